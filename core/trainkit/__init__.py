@@ -1,0 +1,72 @@
+"""trainkit trains PyTorch models from named parts.
+
+The names below are loaded on first use: importing trainkit loads neither torch nor pydantic nor any plugin.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import evaluate, plan, run
+    from .contracts import LossOutput, Splits, reading
+    from .errors import DataError, ExitCode, PluginError, TrainkitError, UsageError
+    from .hooks import hookimpl
+    from .metrics import SumMetric
+    from .plan import Plan, Selection, Setting, Situation, Stage
+    from .registry import Registry
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "evaluate": "api",
+    "plan": "api",
+    "run": "api",
+    "LossOutput": "contracts",
+    "Splits": "contracts",
+    "reading": "contracts",
+    "DataError": "errors",
+    "ExitCode": "errors",
+    "PluginError": "errors",
+    "TrainkitError": "errors",
+    "UsageError": "errors",
+    "hookimpl": "hooks",
+    "SumMetric": "metrics",
+    "Plan": "plan",
+    "Selection": "plan",
+    "Setting": "plan",
+    "Situation": "plan",
+    "Stage": "plan",
+    "Registry": "registry",
+}
+
+__all__ = [
+    "DataError",
+    "ExitCode",
+    "LossOutput",
+    "Plan",
+    "PluginError",
+    "Registry",
+    "Selection",
+    "Setting",
+    "Situation",
+    "Splits",
+    "Stage",
+    "SumMetric",
+    "TrainkitError",
+    "UsageError",
+    "__version__",
+    "evaluate",
+    "hookimpl",
+    "plan",
+    "reading",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'trainkit' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(f"trainkit.{_HOMES[name]}"), name)

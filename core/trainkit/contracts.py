@@ -1,0 +1,181 @@
+"""The protocols that components keep. Everything here is typing and plain data: importing it loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from torch import Tensor, nn
+
+    from .plan import Plan, Situation
+
+Sample = Mapping[str, Any]
+Batch = Mapping[str, Any]
+Outputs = Mapping[str, Any]
+SAMPLE_ID = "sample_id"
+IGNORED_LABEL = -100
+
+
+@dataclass(slots=True)
+class LossOutput:
+    """Carry a loss as a sum and a count, so that the loop can divide over all micro-batches and ranks.
+
+    Args:
+        sum: scalar tensor with a gradient: the loss summed over `count` items.
+        count: number of items (real tokens, samples, ...): a number or a scalar tensor.
+        parts: named parts for the record, each a (sum, count) pair, detached.
+        weights: the weight of each part, for the record.
+        per_sample: [B] detached mean loss of each sample, where the loss can tell.
+    """
+
+    sum: Tensor
+    count: Tensor | float
+    parts: Mapping[str, tuple[Tensor, Tensor | float]] = field(default_factory=dict)
+    weights: Mapping[str, Tensor | float] = field(default_factory=dict)
+    per_sample: Tensor | None = None
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Hold samples in a fixed order; a sample's index is its stable id.
+
+    `__getitems__` answers a list of indices with a list of samples, or with a whole batch (a mapping of tensors with the
+    samples along dimension 0), which is then not collated. Optional attributes: `ids` (a name for each sample, for
+    reports), `difficulty` and `quality` (a number for each sample, for selections).
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, indices: list[int]) -> Sequence[Sample] | Batch: ...
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Hold what a task read.
+
+    Args:
+        train: what is learned from.
+        val: what decides about stopping and the best checkpoint, or None.
+        test: what is looked at once, at the end, or None.
+        source: what was read, for people: a path, or 'embedded sample'.
+        fingerprint: a hash of the content; a resumed run must find the same.
+        warnings: what a user should know about the data (skipped samples with their reasons, repaired faults).
+    """
+
+    train: Dataset
+    val: Dataset | None = None
+    test: Dataset | None = None
+    source: str = ""
+    fingerprint: str = ""
+    warnings: Sequence[str] = ()
+
+    def items(self) -> list[tuple[str, Dataset]]:
+        """Return the (name, dataset) pairs that exist, in the order train, val, test."""
+        pairs = (("train", self.train), ("val", self.val), ("test", self.test))
+        return [(name, dataset) for name, dataset in pairs if dataset is not None]
+
+
+class Task(Protocol):
+    """Say what is learned: read data, build the model, make batches, turn outputs into predictions.
+
+    Attributes:
+        gives: the names found in a batch, in the model's outputs and in the answer of `predict`.
+        predicts: those of `gives` that `predict` makes; it is called only when a metric reads one of them.
+        sample_keys: the names found in a sample, for augmenters.
+        defaults: settings by dotted key, as {"loss.use": "cross-entropy", "metric": ["token-accuracy"]}; 'monitor' names
+            the value that decides about the best checkpoint, as "val/loss".
+    """
+
+    gives: frozenset[str]
+    predicts: frozenset[str]
+    sample_keys: frozenset[str]
+    defaults: Mapping[str, Any]
+
+    def read(self, data: Path | None, seed: int) -> Splits:
+        """Read and check the data, or make the embedded sample if `data` is None; raise DataError with the place."""
+        ...
+
+    def fit(self, train: Dataset) -> None:
+        """Learn from the training split alone what the model needs to exist: vocabularies, scales."""
+        ...
+
+    def build_model(self) -> nn.Module:
+        """Return a fresh model. Its forward parameters name what it takes from a batch."""
+        ...
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Return the batch of these samples; every tensor has the samples along dimension 0."""
+        ...
+
+    def predict(self, model: nn.Module, batch: Batch, outputs: Outputs) -> Mapping[str, Any]:
+        """Return what the model predicts for a batch, under the names of `predicts`."""
+        ...
+
+    def baselines(self) -> Mapping[str, Callable[[Batch], Mapping[str, Any]]]:
+        """Return trivial predictors by name: from a batch, the names that metrics read from `predict`."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `fit` learned, as JSON."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        ...
+
+
+class Strategy(Protocol):
+    """Answer a situation with a plan. `samples` is the inclusive range of training samples it suits; None: only by name."""
+
+    samples: tuple[int, int | None] | None
+
+    def plan(self, situation: Situation) -> Plan: ...
+
+
+class Augmenter(Protocol):
+    """Return a changed copy of a sample. All randomness comes from the generator; `reads` names the keys it needs."""
+
+    reads: frozenset[str]
+
+    def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample: ...
+
+
+class Metric(Protocol):
+    """Sum over batches, then compute. Parameters of `update` name what is read; `compute` gives a number or a mapping."""
+
+    higher_is_better: bool
+
+    def update(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def compute(self) -> Any: ...
+
+    def reset(self) -> None: ...
+
+
+class Adapter(Protocol):
+    """Decide which weights are learned: return the model, changed in place or wrapped."""
+
+    def __call__(self, model: nn.Module) -> nn.Module: ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Keep state over a run. The answer may nest dicts, lists, tuples, numbers, strings and tensors."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Any) -> Any: ...
+
+
+def reading(target: Callable[..., Any], *names: str) -> type[Any]:
+    """Return a subclass of `target` that reads these names, in the order of its own parameters.
+
+    For a foreign class whose parameters are named otherwise: `reading(torch.nn.CrossEntropyLoss, "logits", "labels")`.
+    """
+    assert isinstance(target, type)
+    return type(target.__name__, (target,), {"reads": names, "__module__": target.__module__})

@@ -1,0 +1,127 @@
+"""What a strategy looks at and what it answers with: plain data, printable and storable."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Record(BaseModel):
+    """Be immutable, and refuse what is not a field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ParameterGroup(Record):
+    """Count the parameters of one top-level part of the model."""
+
+    name: str
+    parameters: int
+
+
+class Situation(Record):
+    """Say what a strategy may know before it plans."""
+
+    train_samples: int
+    val_samples: int = 0
+    test_samples: int = 0
+    device: str = "cpu"
+    devices: int = 1
+    cores: int = 1
+    memory_bytes: int | None = None
+    parameter_groups: tuple[ParameterGroup, ...] = ()
+    has_difficulty: bool = False
+    has_quality: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """Return the number of parameters of the whole model."""
+        return sum(group.parameters for group in self.parameter_groups)
+
+
+class Selection(Record):
+    """Say which training samples take part.
+
+    Args:
+        easiest: the share of samples, by difficulty, that is admitted.
+        min_quality: the least quality that is admitted.
+        fraction: the share of the admitted samples that is drawn, anew each epoch.
+    """
+
+    easiest: Share = 1.0
+    min_quality: float | None = None
+    fraction: Share = 1.0
+
+
+class Stage(Record):
+    """Describe a stretch of a plan.
+
+    Args:
+        name: a word for tables and logs.
+        epochs: length in epochs; either this or `steps`.
+        steps: length in optimizer steps.
+        selection: which samples take part.
+        trainable: patterns of parameter names that learn, as in `fnmatch`; the others stay fixed.
+        lr_factor: multiplied onto every learning rate.
+        restart_schedule: whether the scheduler begins anew with this stage and spans it alone.
+    """
+
+    name: str = "train"
+    epochs: PositiveInt | None = None
+    steps: PositiveInt | None = None
+    selection: Selection = Selection()
+    trainable: tuple[str, ...] = ("*",)
+    lr_factor: Annotated[float, Field(gt=0)] = 1.0
+    restart_schedule: bool = False
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Stage:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"stage '{self.name}' needs a length: either epochs or steps")
+        return self
+
+
+class Setting(Record):
+    """Hold a value a strategy proposes for a key of the config, and why."""
+
+    value: Any
+    reason: str
+
+
+class Plan(Record):
+    """Answer a situation: stages, and settings by dotted key. The user's config wins over it, key by key."""
+
+    strategy: str
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    settings: dict[str, Setting] = {}
+    notes: tuple[str, ...] = ()
+
+
+class StageLength(Record):
+    """Count what a stage costs: samples of an epoch, steps of an epoch, epochs and steps in all."""
+
+    samples: int
+    steps_per_epoch: int
+    epochs: int
+    steps: int
+
+
+def admitted(selection: Selection, samples: int, qualities: list[float] | None = None) -> int:
+    """Return how many of `samples` training samples a selection admits; at least one."""
+    kept = samples
+    if selection.min_quality is not None and qualities is not None:
+        kept = sum(quality >= selection.min_quality for quality in qualities)
+    kept = math.ceil(kept * selection.easiest)
+    return max(1, math.ceil(kept * selection.fraction))
+
+
+def stage_length(stage: Stage, samples: int, factor: int, batch_size: int, accumulate: int) -> StageLength:
+    """Return the length of a stage over `samples` admitted originals, each drawn `factor` times an epoch."""
+    drawn = samples * factor
+    per_epoch = max(1, math.ceil(drawn / (batch_size * accumulate)))
+    steps = stage.steps if stage.steps is not None else (stage.epochs or 0) * per_epoch
+    return StageLength(samples=drawn, steps_per_epoch=per_epoch, epochs=math.ceil(steps / per_epoch), steps=steps)

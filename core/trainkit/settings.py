@@ -1,0 +1,96 @@
+"""The settings that belong to no component: how long, how much, where, how often."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+
+class Section(BaseModel):
+    """Refuse unknown keys; never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class LoopSettings(Section):
+    """Length and shape of the training loop."""
+
+    epochs: PositiveInt | None = None
+    """Length in epochs over all stages; stages keep their proportions."""
+    max_steps: PositiveInt | None = None
+    """The run ends at this optimizer step at the latest."""
+    batch_size: PositiveInt = 16
+    """Samples of one micro-batch."""
+    accumulate: PositiveInt = 1
+    """Micro-batches of one optimizer step."""
+    variants: PositiveInt = 1
+    """How often an epoch draws each sample; all but variant 0 are augmented."""
+    clip: PositiveFloat | None = 1.0
+    """Largest global gradient norm; 'none' to switch off."""
+    nan_policy: Literal["stop", "skip"] = "stop"
+    """What happens when a gradient is not finite: stop before the update, or skip the update and count it."""
+    nan_patience: PositiveInt = 10
+    """Skipped updates in a row that end the run under nan_policy = skip."""
+    compile: bool = False
+    """Compile the model by torch.compile."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    workers: NonNegativeInt = 0
+    """Processes that prepare batches; 0 prepares them in the main process, which is fastest for data in memory."""
+    log_every_steps: PositiveInt = 10
+    """Optimizer steps between two rows of training values."""
+
+
+class EvaluateSettings(Section):
+    """When and on what the model is evaluated."""
+
+    every_epochs: PositiveInt | None = 1
+    """Epochs between two evaluations of the validation split."""
+    every_steps: PositiveInt | None = None
+    """Optimizer steps between two evaluations, in addition to the epochs."""
+    batch_size: PositiveInt | None = None
+    """Samples of an evaluation batch; loop.batch_size if not set."""
+    monitor: str = "val/loss"
+    """The value that decides about the best checkpoint."""
+    mode: Literal["auto", "min", "max"] = "auto"
+    """Whether the monitored value should fall or rise; auto asks the metric."""
+    final: bool = True
+    """Evaluate the best checkpoint on every split, beside the baselines, when training ends."""
+
+
+class CheckpointSettings(Section):
+    """When checkpoints are written and how many stay."""
+
+    every_epochs: PositiveInt | None = 1
+    """Epochs between two checkpoints."""
+    every_steps: PositiveInt | None = None
+    """Optimizer steps between two checkpoints, in addition to the epochs."""
+    keep: Annotated[int, Field(ge=2)] = 2
+    """How many of the newest checkpoints stay; the best one always stays too."""
+    background: bool = True
+    """Write in the background while training goes on."""
+
+
+class RunSettings(Section):
+    """Everything about a run that is not a component."""
+
+    data: str | None = None
+    """Folder or file of the data; the task's embedded sample if not set."""
+    seed: NonNegativeInt = 0
+    """Decides about weights, order, augmentation and dropout."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of forward and backward passes; auto is bf16 on a GPU that has it, fp32 elsewhere."""
+    deterministic: bool = False
+    """Use deterministic algorithms only, so that a GPU repeats itself to the bit."""
+    threads: PositiveInt | None = None
+    """CPU threads of an operation; PyTorch's choice if not set."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
+    """Name of the run, the start of its directory's name; the task's name if not set."""
+    out: str | None = None
+    """The run directory; a new one under runs/ if not set."""
+    loop: LoopSettings = LoopSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
