@@ -1,0 +1,75 @@
+"""The yardstick: one stage, modest settings, no tricks."""
+
+from __future__ import annotations
+
+from pydantic import PositiveFloat, PositiveInt
+from trainkit import Plan, Setting, Situation, Stage
+from trainkit.budget import limit_steps, total_steps
+
+
+def baseline_plan(
+    situation: Situation,
+    epochs: int = 20,
+    batch_size: int = 16,
+    lr: float = 1e-3,
+    weight_decay: float = 1e-2,
+    cpu_steps: int | None = 600,
+) -> Plan:
+    """Return the plan of the baseline for a situation; the arguments are those of `Baseline`."""
+    recipe = (Stage(name="train", epochs=epochs),)
+    limit = cpu_steps if situation.device == "cpu" else None
+    stages, _ = limit_steps(recipe, situation.train_samples, 1, batch_size, limit)
+    settings = {
+        "loop.batch_size": Setting(value=batch_size, reason="a modest batch that fits everywhere"),
+        "loop.variants": Setting(value=1, reason="the baseline does not augment"),
+        "loop.clip": Setting(value=1.0, reason="guards against the rare large gradient"),
+        "optimizer.use": Setting(value="adamw", reason="the usual first choice"),
+        "optimizer.lr": Setting(value=lr, reason="AdamW's usual rate for small models"),
+        "optimizer.weight_decay": Setting(value=weight_decay, reason="AdamW's usual decay"),
+        "scheduler.use": Setting(value="cosine", reason="needs no tuning when the length is known"),
+        "scheduler.warmup": Setting(value=0.1, reason="the first tenth of the steps lets the moments settle"),
+        "scheduler.floor": Setting(value=0.01, reason="the last steps still move a little"),
+        "callback": Setting(value=["tensorboard"], reason="curves to look at"),
+    }
+    notes: tuple[str, ...] = ()
+    if stages != recipe:
+        full = total_steps(recipe, situation.train_samples, 1, batch_size)
+        notes = (
+            f"no accelerator: {stages[0].epochs} of {epochs} epochs, to stay near {limit} optimizer steps. "
+            f"The full recipe takes {full:,}: --set strategy.cpu_steps=none",
+        )
+    return Plan(strategy="baseline", stages=stages, settings=settings, notes=notes)
+
+
+class Baseline:
+    """Train in one stage with modest settings: what another strategy has to beat.
+
+    It is chosen by name, or when no installed strategy declares a range that holds the number of samples.
+
+    Args:
+        epochs: length of the training.
+        batch_size: samples of a batch.
+        lr: peak learning rate.
+        weight_decay: decay of AdamW.
+        cpu_steps: most optimizer steps on a machine without an accelerator, no fewer than one epoch; none for no limit.
+    """
+
+    samples: tuple[int, int | None] | None = None
+
+    def __init__(
+        self,
+        epochs: PositiveInt = 20,
+        batch_size: PositiveInt = 16,
+        lr: PositiveFloat = 1e-3,
+        weight_decay: PositiveFloat = 1e-2,
+        cpu_steps: PositiveInt | None = 600,
+    ) -> None:
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.cpu_steps = cpu_steps
+
+    def plan(self, situation: Situation) -> Plan:
+        """Return the plan for a situation."""
+        return baseline_plan(situation, self.epochs, self.batch_size, self.lr, self.weight_decay, self.cpu_steps)
