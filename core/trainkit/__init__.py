@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import evaluate, plan, run
+    from .api import evaluate, preview, resume, run
     from .contracts import LossOutput, Splits, reading
     from .errors import DataError, ExitCode, PluginError, TrainkitError, UsageError
     from .hooks import hookimpl
@@ -20,7 +20,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "evaluate": "api",
-    "plan": "api",
+    "preview": "api",
+    "resume": "api",
     "run": "api",
     "LossOutput": "contracts",
     "Splits": "contracts",
@@ -58,8 +59,9 @@ __all__ = [
     "__version__",
     "evaluate",
     "hookimpl",
-    "plan",
+    "preview",
     "reading",
+    "resume",
     "run",
 ]
 

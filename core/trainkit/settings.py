@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+
+from .config import Config
+from .errors import unknown_key, wrong_value
+from .hooks import KINDS
 
 
 class Section(BaseModel):
@@ -55,6 +59,8 @@ class EvaluateSettings(Section):
     """The value that decides about the best checkpoint."""
     mode: Literal["auto", "min", "max"] = "auto"
     """Whether the monitored value should fall or rise; auto asks the metric."""
+    train_samples: NonNegativeInt = 1000
+    """How many training samples the final table looks at; the first ones."""
     final: bool = True
     """Evaluate the best checkpoint on every split, beside the baselines, when training ends."""
 
@@ -94,3 +100,37 @@ class RunSettings(Section):
     loop: LoopSettings = LoopSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+
+
+SECTIONS: dict[str, type[Section]] = {"loop": LoopSettings, "evaluate": EvaluateSettings, "checkpoint": CheckpointSettings}
+
+
+def setting_keys() -> list[str]:
+    """Return the dotted keys of all settings."""
+    own = [name for name in RunSettings.model_fields if name not in SECTIONS]
+    return own + [f"{section}.{name}" for section, model in SECTIONS.items() for name in model.model_fields]
+
+
+def describe_settings() -> list[tuple[str, object, str]]:
+    """Return (dotted key, default, help) of every setting."""
+    rows = []
+    for key in setting_keys():
+        section, _, name = key.rpartition(".")
+        field = (SECTIONS[section] if section else RunSettings).model_fields[name]
+        rows.append((key, field.default, field.description or ""))
+    return rows
+
+
+def check_settings(config: Config) -> RunSettings:
+    """Return the settings of a config; raise UsageError with place, value, what is allowed and the nearest name."""
+    known = setting_keys()
+    for key in config.keys():
+        kind = key.partition(".")[0]
+        if kind not in KINDS and kind != "stages" and key not in known:
+            raise unknown_key(key, [*known, *KINDS], config.origin(key))
+    try:
+        return RunSettings.model_validate(config.settings())
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(str(part) for part in fault["loc"])
+        raise wrong_value(key, fault["input"], fault["msg"].lower(), config.origin(key)) from None

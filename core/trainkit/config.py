@@ -1,0 +1,319 @@
+"""What the user asked for: settings by dotted key, in layers, each value with its origin."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import errors
+from .hooks import KINDS
+
+LIST_KINDS = ("augmenter", "metric", "callback")
+ONE_KINDS = tuple(kind for kind in KINDS if kind not in LIST_KINDS)
+REMOVAL = "no:"
+ENVIRONMENT_PREFIX = "TRAINKIT_"
+ENVIRONMENT_RESERVED = frozenset({"TRAINKIT_PLUGINS", "TRAINKIT_HOME", "TRAINKIT_DEBUG"})
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 32
+
+DEFAULTS: dict[str, Any] = {
+    "task.use": "layout",
+    "strategy.use": "auto",
+    "loss.use": "cross-entropy",
+    "optimizer.use": "adamw",
+    "scheduler.use": "cosine",
+    "adapter.use": "full",
+    "augmenter": [],
+    "metric": [],
+    "callback": ["tensorboard"],
+}
+
+
+@dataclass(frozen=True)
+class Value:
+    """Hold a value, the place it comes from, and the reason where the place gives one."""
+
+    value: Any
+    origin: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{show(self.value)} from {self.origin}" + (f": {self.reason}" if self.reason else "")
+
+
+Layer = dict[str, Value]
+
+
+@dataclass
+class Config:
+    """Hold the merged layers: for each dotted key every value that was proposed, the last one in force."""
+
+    history: dict[str, list[Value]] = field(default_factory=dict)
+    removals: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def add(self, layer: Layer) -> None:
+        """Put a layer on top.
+
+        A layer that names another component of a kind drops the options that lower layers gave to the one before:
+        a learning rate for one optimizer says nothing about another. Callbacks add up; 'no:NAME' takes one away.
+        """
+        for key in sorted(layer, key=lambda k: not k.endswith(".use")):
+            new = layer[key]
+            kind, _, option = key.partition(".")
+            if option == "use" and kind in ONE_KINDS and key in self.history and self[key] != new.value:
+                self._drop_options(kind, layer, new)
+            if kind in LIST_KINDS and not option:
+                new = Value(self._combined(kind, new), new.origin, new.reason)
+            self.history.setdefault(key, []).append(new)
+
+    def _drop_options(self, kind: str, layer: Layer, new: Value) -> None:
+        for key in [k for k in self.history if k.startswith(f"{kind}.") and k != f"{kind}.use" and k not in layer]:
+            del self.history[key]
+
+    def _combined(self, kind: str, new: Value) -> list[Any]:
+        below, names = self.listed(kind), [str(name) for name in new.value]
+        removed = [name[len(REMOVAL) :] for name in names if name.startswith(REMOVAL)]
+        added = [name for name in names if not name.startswith(REMOVAL)]
+        self.removals += [(kind, name, new.origin) for name in removed]
+        keeps = kind == "callback" or (removed and not added)
+        merged = [*below, *added] if keeps else added
+        return [name for name in dict.fromkeys(merged) if name not in removed]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.history[key][-1].value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.history
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value in force, or the default."""
+        return self[key] if key in self.history else default
+
+    def origin(self, key: str) -> str:
+        """Return where the value in force comes from."""
+        return self.history[key][-1].origin if key in self.history else "default"
+
+    def keys(self) -> list[str]:
+        """Return all dotted keys."""
+        return sorted(self.history)
+
+    def options(self, kind: str, name: str | None = None) -> dict[str, Any]:
+        """Return the options of a component: of the kind's only one, or of a named one of a list."""
+        prefix = f"{kind}.{name}." if name else f"{kind}."
+        found = {k[len(prefix) :]: self[k] for k in self.history if k.startswith(prefix)}
+        return {option: value for option, value in found.items() if option != "use"}
+
+    def listed(self, kind: str) -> list[Any]:
+        """Return the names of a list kind in force."""
+        return list(self.get(kind, []))
+
+    def settings(self) -> dict[str, Any]:
+        """Return what belongs to no component, nested by its dots."""
+        nested: dict[str, Any] = {}
+        for key in self.history:
+            first, _, rest = key.partition(".")
+            if first in KINDS or first == "stages":
+                continue
+            if rest:
+                nested.setdefault(first, {})[rest] = self[key]
+            else:
+                nested[first] = self[key]
+        return nested
+
+    def check_lists(self) -> None:
+        """Refuse options of a listed component that is not in the list, and the removal of one that never was."""
+        for kind, name, origin in self.removals:
+            proposed = {item for value in self.history[kind] for item in value.value}
+            if name not in proposed:
+                raise errors.UsageError(
+                    f"{kind}: there is no '{name}' to take away",
+                    where=origin,
+                    why=f"in force: {', '.join(self.listed(kind)) or 'none'}",
+                )
+        for key in self.history:
+            kind, _, rest = key.partition(".")
+            name = rest.rpartition(".")[0]
+            if kind in LIST_KINDS and rest and name not in self.listed(kind):
+                raise errors.UsageError(
+                    f"{key}: this run has no {kind} '{name or rest}'",
+                    where=self.origin(key),
+                    why=f"in force: {', '.join(map(str, self.listed(kind))) or 'none'}",
+                    do=f"add --{kind} {name}" if name else f"write --set {kind}.NAME.{rest}=...",
+                )
+
+    def document(self) -> dict[str, Any]:
+        """Return the whole history as JSON."""
+        return {
+            key: [{"value": v.value, "origin": v.origin, "reason": v.reason} for v in values]
+            for key, values in sorted(self.history.items())
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Config:
+        """Return the config whose `document` this is."""
+        return cls({key: [Value(**value) for value in values] for key, values in document.items()})
+
+
+def default_layer() -> Layer:
+    """Return the lowest layer."""
+    return {key: Value(value, "default") for key, value in DEFAULTS.items()}
+
+
+def layer_of(settings: Mapping[str, Any], origin: str) -> Layer:
+    """Return a layer of settings that may nest or have dots in their keys, all from one origin."""
+    return {key: Value(value, origin) for key, value in _flat(settings)}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    if depth > MAX_DEPTH:
+        raise errors.UsageError(f"settings nest deeper than {MAX_DEPTH} levels", where=prefix)
+    for key, value in settings.items():
+        dotted = f"{prefix}{key}"
+        if dotted in ONE_KINDS and not isinstance(value, Mapping):
+            yield f"{dotted}.use", value
+        elif dotted in LIST_KINDS and not isinstance(value, Mapping):
+            yield from _listed(dotted, value)
+        elif isinstance(value, Mapping):
+            if dotted in LIST_KINDS and "use" in value:
+                yield from _listed(dotted, [value])
+            else:
+                yield from _flat(value, f"{dotted}.", depth + 1)
+        else:
+            yield dotted, value
+
+
+def _listed(kind: str, value: Any) -> Iterator[tuple[str, Any]]:
+    names: list[Any] = []
+    for item in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(item, Mapping):
+            name = item.get("use")
+            if not isinstance(name, str):
+                raise errors.UsageError(f"a table of {kind} needs a name", do=f'write use = "NAME" in [[{kind}]]')
+            names.append(name)
+            yield from ((f"{kind}.{name}.{option}", v) for option, v in item.items() if option != "use")
+        elif item not in ("none", None, ""):
+            names.append(item)
+    yield kind, names
+
+
+def read_file(path: Path) -> Layer:
+    """Return the layer of a TOML file, each value with file and line."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise errors.UsageError(f"config file is larger than {MAX_BYTES} bytes", where=str(path))
+        text = path.read_text(encoding="utf-8-sig")
+        tables = tomllib.loads(text)
+    except FileNotFoundError:
+        raise errors.UsageError(f"no config file {path}", do="check the path, or run without a file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.UsageError("config file cannot be read", where=str(path), why=str(error)) from None
+    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
+        why = "it nests too deeply" if isinstance(error, RecursionError) else str(error)
+        raise errors.UsageError("config file is not valid TOML", where=str(path), why=why) from None
+    lines = _lines(text)
+    return {key: Value(value, _place(path, key, lines)) for key, value in _flat(tables)}
+
+
+def _lines(text: str) -> dict[str, int]:
+    """Return the line of each key as it is written, table headers included."""
+    table, found = "", {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
+            table = header[1].replace('"', "").replace(" ", "") + "."
+        elif assignment := re.match(r'\s*([\w."\- ]+?)\s*=', line):
+            found.setdefault(table + assignment[1].replace('"', "").replace(" ", ""), number)
+    return found
+
+
+def _place(path: Path, key: str, lines: Mapping[str, int]) -> str:
+    short = key.removesuffix(".use")
+    line = lines.get(key) or lines.get(short) or lines.get(short.partition(".")[0])
+    return f"{path.name}:{line}" if line else path.name
+
+
+def environment_layer(environment: Mapping[str, str] | None = None) -> Layer:
+    """Return the layer of TRAINKIT_* variables: TRAINKIT_LOOP__BATCH_SIZE=8 sets loop.batch_size."""
+    layer: Layer = {}
+    for name, text in sorted((os.environ if environment is None else environment).items()):
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in ENVIRONMENT_RESERVED:
+            parts = name[len(ENVIRONMENT_PREFIX) :].lower().split("__")
+            if parts[0] in LIST_KINDS and len(parts) == 3:
+                parts[1] = parts[1].replace("_", "-")
+            for key, value in _flat({".".join(parts): parse_value(text)}):
+                layer[key] = Value(value, f"${name}")
+    return layer
+
+
+def override_layer(assignments: Iterable[str]) -> Layer:
+    """Return the layer of `--set key=value` arguments."""
+    layer: Layer = {}
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator or not key.strip():
+            raise errors.UsageError(
+                f"--set {errors.printable(assignment)}: a key and a value are needed", do="write --set optimizer.lr=3e-4"
+            )
+        for dotted, value in _flat({key.strip(): parse_value(text.strip())}):
+            layer[dotted] = Value(value, f"--set {key.strip()}")
+    return layer
+
+
+def parse_value(text: str) -> Any:
+    """Return the TOML value of a text; a text that is none is itself a string, and 'none' is None."""
+    if text.lower() == "none":
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, ValueError, RecursionError):
+        return text
+
+
+def show(value: Any) -> str:
+    """Return a value as TOML writes it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return str(value) if math.isfinite(value) else {"inf": "inf", "-inf": "-inf"}.get(str(value), "nan")
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(show(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {show(item)}" for key, item in value.items()) + " }"
+    return str(value)
+
+
+def to_toml(values: Mapping[str, Value]) -> str:
+    """Return settings as a TOML file that can be run again, each with its origin as a comment; None is a comment."""
+    blocks: dict[str, list[str]] = {"": []}
+    for key in sorted(values):
+        kind, _, rest = key.partition(".")
+        if kind in LIST_KINDS and not rest:
+            names = values[key].value
+            if not names:
+                blocks[""].append(_assignment(kind, values[key]))
+            for name in names:
+                own = {k: v for k, v in values.items() if k.startswith(f"{kind}.{name}.")}
+                lines = [_assignment("use", Value(name, values[key].origin, values[key].reason))]
+                blocks[f"[[{kind}]] {name}"] = lines + [_assignment(k.rpartition(".")[2], v) for k, v in own.items()]
+        elif kind not in LIST_KINDS:
+            table, _, name = key.rpartition(".")
+            blocks.setdefault(f"[{table}]" if table else "", []).append(_assignment(name, values[key]))
+    top = blocks.pop("")
+    tables = ["\n".join([header.partition("]] ")[0] + ("]]" if "]] " in header else ""), *lines]) for header, lines in blocks.items()]
+    return "\n\n".join(["\n".join(top), *tables]).lstrip("\n") + "\n"
+
+
+def _assignment(name: str, entry: Value) -> str:
+    remark = entry.origin + (f": {entry.reason}" if entry.reason else "")
+    text = f"{name} = {show(entry.value)}" if entry.value is not None else f"# {name} = none"
+    return errors.printable(f"{text}  # {remark}").replace("\n", " ")

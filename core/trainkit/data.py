@@ -1,0 +1,167 @@
+"""From samples to batches: which samples an epoch draws, in which order, and how they become tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .contracts import SAMPLE_ID, Augmenter, Batch, Dataset, Sample
+from .randomness import Purpose, mixed, permutation, variant_generator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .plan import Selection
+
+
+class TensorData:
+    """Hold samples as tensors; a batch is one gather, with no Python per sample.
+
+    Args:
+        tensors: by name, each with the samples along dimension 0.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = dict(tensors)
+        lengths = {len(tensor) for tensor in self.tensors.values()}
+        if len(lengths) != 1:
+            raise ValueError(f"tensors of one length are needed, got {sorted(lengths)}")
+        self.length = lengths.pop()
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+        rows = torch.tensor(indices)
+        return {name: tensor.index_select(0, rows) for name, tensor in self.tensors.items()}
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Hold an epoch's draws in order: drawn[i] = (sample, variant)."""
+
+    samples: Tensor
+    variants: Tensor
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def micro_batches(self, batch_size: int) -> int:
+        """Return the number of micro-batches, the last one possibly short."""
+        return math.ceil(len(self) / batch_size)
+
+
+def select(selection: Selection, dataset: Dataset, seed: int, epoch: int) -> list[int]:
+    """Return the indices that a selection admits in an epoch, ascending; never none.
+
+    Ties in difficulty go to the smaller index. The random fraction is a function of (seed, epoch).
+    """
+    indices = list(range(len(dataset)))
+    quality: Sequence[float] | None = getattr(dataset, "quality", None)
+    if selection.min_quality is not None and quality is not None:
+        admitted = [i for i in indices if quality[i] >= selection.min_quality]
+        indices = admitted or [max(indices, key=lambda i: quality[i])]
+    difficulty: Sequence[float] | None = getattr(dataset, "difficulty", None)
+    if selection.easiest < 1 and difficulty is not None:
+        easiest = sorted(indices, key=lambda i: (difficulty[i], i))
+        indices = sorted(easiest[: math.ceil(len(indices) * selection.easiest)])
+    if selection.fraction < 1:
+        kept = math.ceil(len(indices) * selection.fraction)
+        generator = torch.Generator().manual_seed(mixed(seed, Purpose.SELECTION, epoch))
+        drawn = torch.randperm(len(indices), generator=generator)[:kept].tolist()
+        indices = sorted(indices[i] for i in drawn)
+    return indices
+
+
+def draw(indices: Sequence[int], variants: int, seed: int, epoch: int) -> Draws:
+    """Return an epoch's draws: each admitted sample `variants` times, in an order given by (seed, epoch).
+
+    Variant 0 is the sample as it is. With one variant an epoch, the epoch's number is the variant, so that a sample is
+    seen as it is in the first epoch and augmented anew in each later one.
+    """
+    order = permutation(seed, epoch, len(indices) * variants)
+    samples = torch.tensor(list(indices))[order % len(indices)]
+    chosen = order // len(indices) if variants > 1 else torch.full_like(order, epoch)
+    return Draws(samples, chosen)
+
+
+@dataclass(frozen=True)
+class BatchMaker:
+    """Turn draws into a batch: read, augment, collate."""
+
+    dataset: Dataset
+    collate: Callable[[Sequence[Sample]], Batch] | None
+    augmenters: Sequence[Augmenter] = ()
+    seed: int = 0
+
+    def __call__(self, epoch: int, samples: list[int], variants: list[int] | None = None) -> dict[str, Any]:
+        items = self.dataset.__getitems__(samples)
+        if not isinstance(items, Mapping):
+            if self.augmenters and variants is not None:
+                items = [self._augmented(*each, epoch) for each in zip(items, samples, variants, strict=True)]
+            if self.collate is None:
+                raise TypeError("a dataset that answers with samples needs a task that collates them")
+            items = self.collate(items)
+        return {**items, SAMPLE_ID: torch.tensor(samples)}
+
+    def _augmented(self, sample: Sample, index: int, variant: int, epoch: int) -> Sample:
+        if variant == 0:
+            return sample
+        generator = variant_generator(self.seed, epoch, index, variant)
+        for augmenter in self.augmenters:
+            sample = augmenter(sample, generator)
+        return sample
+
+
+@dataclass(frozen=True)
+class EpochBatches:
+    """Hold the micro-batches of an epoch, each a function of its number: a worker process can make any of them."""
+
+    maker: BatchMaker
+    draws: Draws
+    epoch: int
+    batch_size: int
+    _rows: list[list[int]] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        for drawn in (self.draws.samples, self.draws.variants):
+            self._rows.append(drawn.tolist())
+
+    def __len__(self) -> int:
+        return self.draws.micro_batches(self.batch_size)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        part = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        samples, variants = self._rows
+        return self.maker(self.epoch, samples[part], variants[part])
+
+    def iterate(self, start: int, workers: int, pin_memory: bool) -> Iterator[dict[str, Any]]:
+        """Yield the micro-batches from number `start` on: nothing before it is read."""
+        numbers = range(start, len(self))
+        if workers == 0:
+            return map(self.__getitem__, numbers)
+        from torch.utils.data import DataLoader
+
+        return iter(DataLoader(self, batch_size=None, sampler=numbers, num_workers=workers, pin_memory=pin_memory))
+
+
+def windows(batches: Iterator[dict[str, Any]], accumulate: int) -> Iterator[list[dict[str, Any]]]:
+    """Group micro-batches into the windows of optimizer steps; the last window may be short."""
+    window: list[dict[str, Any]] = []
+    for batch in batches:
+        window.append(batch)
+        if len(window) == accumulate:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def in_order(dataset: Dataset, batch_size: int) -> Iterator[list[int]]:
+    """Yield the indices of evaluation batches: every sample once, in order, none padded."""
+    for start in range(0, len(dataset), batch_size):
+        yield list(range(start, min(start + batch_size, len(dataset))))

@@ -1,0 +1,129 @@
+"""Evaluation: a split through the model once, losses and metrics as sums."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .contracts import Dataset
+from .data import BatchMaker, in_order
+from .randomness import Purpose, seed_torch
+from .record import mean_of
+
+if TYPE_CHECKING:
+    from .compose import BoundMetric, Run
+
+SPLIT_CODES = {"train": 0, "val": 1, "test": 2}
+
+
+class Interrupted(Exception):
+    """A signal arrived during an evaluation; the evaluation is done again when the run resumes."""
+
+
+def evaluate(run: Run, split: str, dataset: Dataset, limit: int | None = None) -> dict[str, float]:
+    """Return the losses and metrics of a split by tag, and announce them.
+
+    Args:
+        run: a composed run; its model is as it was afterwards, in training mode.
+        split: the split's name, the first part of every tag.
+        dataset: what is evaluated.
+        limit: look at the first samples only.
+    """
+    started = time.perf_counter()
+    for before in run.events.before_evaluation:
+        before(run, split)
+    results: dict[str, float] = {}
+    try:
+        with evaluating(run):
+            results = _results(run, split, dataset, limit)
+    finally:
+        run.forecast.evaluated(time.perf_counter() - started)
+        for after in run.events.after_evaluation:
+            after(run, split, results)
+    return results
+
+
+@contextlib.contextmanager
+def evaluating(run: Run) -> Iterator[None]:
+    """Put model, loss and optimizer in evaluation mode, without gradients, and back."""
+    switch_optimizer(run.optimizer, training=False)
+    run.model.eval()
+    run.loss.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        run.model.train()
+        run.loss.train()
+        switch_optimizer(run.optimizer, training=True)
+
+
+def switch_optimizer(optimizer: torch.optim.Optimizer, *, training: bool) -> None:
+    """Switch an optimizer that averages weights, as schedule-free ones do; the others have nothing to switch."""
+    switch: Callable[[], Any] | None = getattr(optimizer, "train" if training else "eval", None)
+    if switch is not None:
+        switch()
+
+
+def _results(run: Run, split: str, dataset: Dataset, limit: int | None) -> dict[str, float]:
+    pairs: dict[str, list[Any]] = {}
+    for bound in run.metrics:
+        bound.metric.reset()
+    seed_torch(run.settings.seed, Purpose.EVALUATION, run.moment.step, SPLIT_CODES.get(split, 3))
+    for batch in batches(run, dataset, limit):
+        run.check_signal_in_evaluation()
+        outputs, loss = run.forward(batch)
+        pairs.setdefault("", []).append((loss.sum.detach(), loss.count))
+        for name, pair in loss.parts.items():
+            pairs.setdefault(name, []).append(pair)
+        values = {**batch, **outputs}
+        if run.predicts:
+            values |= run.task.predict(run.model, batch, outputs)
+        for bound in run.metrics:
+            bound.update(values)
+    results = {f"{split}/loss" + (f"/{name}" if name else ""): mean_of(found) for name, found in pairs.items()}
+    return results | metric_rows(split, run.metrics)
+
+
+def batches(run: Run, dataset: Dataset, limit: int | None = None) -> Iterator[Mapping[str, Any]]:
+    """Yield the evaluation batches of a dataset on the run's device: every sample once, none augmented."""
+    maker = BatchMaker(dataset, run.task.collate)
+    size = run.settings.evaluate.batch_size or run.settings.loop.batch_size
+    left = len(dataset) if limit is None else min(limit, len(dataset))
+    for indices in in_order(dataset, size):
+        if left <= 0:
+            return
+        yield run.engine.place(maker(0, indices[:left]))
+        left -= len(indices)
+
+
+def evaluate_baseline(run: Run, split: str, dataset: Dataset, predict: Callable[..., Mapping[str, Any]]) -> dict[str, float]:
+    """Return the metrics of a trivial predictor on a split; metrics that read what it does not give are left out."""
+    metrics = run.metrics
+    for bound in metrics:
+        bound.metric.reset()
+    able = list(metrics)
+    with torch.no_grad():
+        for batch in batches(run, dataset):
+            values = {**batch, **predict(batch)}
+            able = [bound for bound in able if not bound.update.missing(values)]
+            for bound in able:
+                bound.update(values)
+    return metric_rows(split, able)
+
+
+def metric_rows(split: str, metrics: list[BoundMetric]) -> dict[str, float]:
+    """Return the metrics' values by tag: the first of several values under the metric's own name."""
+    rows: dict[str, float] = {}
+    for bound in metrics:
+        value = bound.metric.compute()
+        if not isinstance(value, Mapping):
+            rows[f"{split}/{bound.name}"] = float(value)
+            continue
+        for place, (part, number) in enumerate(value.items()):
+            rows[f"{split}/{bound.name}" + (f"/{part}" if place else "")] = float(number)
+    return rows

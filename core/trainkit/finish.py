@@ -1,0 +1,60 @@
+"""The end of a run: the best weights on every split, beside the trivial baselines."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from .evaluation import evaluate, evaluate_baseline
+from .routine import write_row
+from .snapshot import MODEL_FILE
+
+if TYPE_CHECKING:
+    from .compose import Run
+
+Results = dict[str, dict[str, float]]
+
+
+def load_best(run: Run) -> int | None:
+    """Put the best checkpoint's weights into the model; return its step, or None where there is none."""
+    best = run.checkpoints.best() if run.checkpoints is not None else None
+    if best is None:
+        return None
+    best.load_into(MODEL_FILE, run.model.state_dict())
+    return best.step
+
+
+def final_results(run: Run) -> Results:
+    """Return the final table: for the model and for each baseline the metrics of every split, by tag.
+
+    Training samples are seen as they are, the first `evaluate.train_samples` of them.
+    """
+    results: Results = {"model": {}}
+    for split, dataset in run.splits.items():
+        limit = run.settings.evaluate.train_samples if split == "train" else None
+        if limit != 0:
+            results["model"] |= evaluate(run, split, dataset, limit)
+    for name, predict in run.task.baselines().items():
+        for split, dataset in run.splits.items():
+            if split != "train":
+                rows = evaluate_baseline(run, split, dataset, predict)
+                results.setdefault(name, {}).update({tag: value for tag, value in rows.items() if not math.isnan(value)})
+    write_row(run, {f"final/{tag}": value for tag, value in results["model"].items()})
+    return results
+
+
+def summary(run: Run, results: Results, best_step: int | None) -> dict[str, Any]:
+    """Return what a run came to, as JSON."""
+    return {
+        "strategy": run.plan.strategy,
+        "steps": run.moment.step,
+        "epochs": run.moment.epoch,
+        "samples": run.moment.samples,
+        "skipped_updates": run.moment.skipped_total,
+        "stop_reason": run.stop_reason,
+        "monitor": run.monitor,
+        "best": run.best.value,
+        "best_step": run.best.step if run.best.value is not None else best_step,
+        "seconds": round(run.forecast.elapsed(), 3),
+        "results": results,
+    }

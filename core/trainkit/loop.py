@@ -1,0 +1,214 @@
+"""The training loop.
+
+Read aloud::
+
+    for each stage of the plan:
+        for each epoch of the stage:
+            for each window of micro-batches:
+                for each micro-batch: forward, loss, backward
+                normalise by the counts of the whole window, check that all is finite, clip, step, schedule
+                log, evaluate and save when it is due
+            evaluate and save when it is due
+
+All of it can stop after any window and go on from a checkpoint as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .compose import Run, set_trainable
+from .data import Draws, EpochBatches, draw, select, windows
+from .errors import Diverged
+from .evaluation import Interrupted
+from .gradients import finish_gradients
+from .randomness import Purpose, seed_torch
+from .routine import at_epoch_end, at_step, divergence_report, flush_log, save
+
+if TYPE_CHECKING:
+    from .contracts import Batch
+    from .draft import PlannedStage
+
+
+def train(run: Run) -> None:
+    """Train until the plan is done, somebody asks to stop, or a signal arrives; `run` tells which.
+
+    Raises:
+        Diverged: a gradient is not finite; weights and optimizer are as before the step.
+    """
+    for hear in run.events.on_run_start:
+        hear(run)
+    try:
+        while run.moment.stage < len(run.stages) and not run.halted:
+            train_stage(run, run.stages[run.moment.stage])
+    except Interrupted:
+        # The step is done, its evaluation is not: the checkpoint says so, and the resumed run begins with it.
+        save(run)
+    else:
+        flush_log(run)
+
+
+def train_stage(run: Run, planned: PlannedStage) -> None:
+    """Train one stage, from wherever the moment stands in it."""
+    if not run.moment.stage_started:
+        enter_stage(run, planned)
+        for hear in run.events.on_stage_start:
+            hear(run, planned.stage)
+        run.moment.stage_started = True
+    while not stage_is_over(run, planned) and not run.halted:
+        train_epoch(run, planned)
+    if stage_is_over(run, planned) and run.signal is None:
+        leave_stage(run, planned)
+
+
+def enter_stage(run: Run, planned: PlannedStage) -> None:
+    """Set what learns, and at which rates, in a stage; on resume this runs before the saved state is loaded."""
+    moment, stage = run.moment, planned.stage
+    if not moment.stage_started:
+        moment.stage_step, moment.stage_epoch, moment.stage_ended = moment.step, moment.epoch, False
+    set_trainable(run, stage.trainable)
+    rates = [rate * stage.lr_factor for rate in run.base_rates]
+    begins, steps = schedule_span(run.stages, moment.stage)
+    if begins or run.scheduler is None:
+        for group, rate in zip(run.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+            group.pop("initial_lr", None)
+        run.scheduler = run.make_scheduler(steps)
+    else:
+        run.scheduler.base_lrs = list(rates)
+
+
+def schedule_span(stages: tuple[PlannedStage, ...], index: int) -> tuple[bool, int]:
+    """Return whether a schedule begins with this stage, and how many steps the schedule in force spans."""
+    starts = [i for i, planned in enumerate(stages) if i == 0 or planned.stage.restart_schedule]
+    first = max(i for i in starts if i <= index)
+    end = min((i for i in starts if i > index), default=len(stages))
+    return first == index, sum(planned.length.steps for planned in stages[first:end])
+
+
+def stage_is_over(run: Run, planned: PlannedStage) -> bool:
+    """Return whether a stage has had its length, in steps or in epochs."""
+    moment = run.moment
+    if moment.stage_ended or moment.step - moment.stage_step >= planned.length.steps:
+        return True
+    return planned.stage.epochs is not None and moment.epoch - moment.stage_epoch >= planned.length.epochs
+
+
+def leave_stage(run: Run, planned: PlannedStage) -> None:
+    """Announce the end of a stage and move on to the next."""
+    for hear in run.events.on_stage_end:
+        hear(run, planned.stage)
+    run.moment.stage += 1
+    run.moment.stage_started = False
+
+
+def train_epoch(run: Run, planned: PlannedStage) -> None:
+    """Train one epoch, from wherever the moment stands in it, and close it unless a signal arrived."""
+    moment, loop = run.moment, run.settings.loop
+    if not moment.epoch_started:
+        for hear in run.events.on_epoch_start:
+            hear(run)
+        moment.epoch_started = True
+    batches = EpochBatches(run.batch_maker(), admitted_draws(run, planned), moment.epoch, loop.batch_size)
+    if moment.windows:
+        at_step(run)
+    stream = batches.iterate(moment.windows * loop.accumulate, loop.workers, run.engine.is_cuda)
+    for window in windows(stream, loop.accumulate):
+        if run.halted or stage_is_over(run, planned):
+            break
+        train_step(run, window)
+        at_step(run)
+    if run.signal is None:
+        at_epoch_end(run, last=run.stop_reason != "" or is_last(run, planned))
+
+
+def is_last(run: Run, planned: PlannedStage) -> bool:
+    """Return whether this epoch ends the last stage."""
+    ends = planned.stage.epochs is not None and run.moment.epoch + 1 - run.moment.stage_epoch >= planned.length.epochs
+    return run.moment.stage == len(run.stages) - 1 and (ends or stage_is_over(run, planned))
+
+
+def admitted_draws(run: Run, planned: PlannedStage) -> Draws:
+    """Return the draws of this epoch: the stage's selection, narrowed by whoever hears `select_samples`."""
+    seed, epoch = run.settings.seed, run.moment.epoch
+    indices = select(planned.stage.selection, run.splits.train, seed, epoch)
+    for narrow in run.events.select_samples:
+        answer = narrow(run, indices)
+        indices = indices if answer is None else list(answer)
+    return draw(indices, run.settings.loop.variants, seed, epoch)
+
+
+def train_step(run: Run, window: list[dict[str, Any]]) -> None:
+    """Do one optimizer step over a window of micro-batches; skip it, or raise Diverged, if a gradient is not finite."""
+    moment, events = run.moment, run.events
+    seed_torch(run.settings.seed, Purpose.STEP, moment.window)
+    correction = backward(run, window)
+    norm, finite = finish_gradients(run, correction)
+    moment.windows += 1
+    moment.window += 1
+    if not finite:
+        skip_step(run, window, norm)
+        return
+    run.gathered.norms.append(norm)
+    for hear in events.on_gradients:
+        hear(run, norm)
+    if run.scaler is not None:
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
+    else:
+        run.optimizer.step()
+    moment.step += 1
+    moment.skipped = 0
+    moment.progress = min(1.0, moment.step / run.total_steps)
+    for hear in events.on_step:
+        hear(run)
+    if run.scheduler is not None:
+        run.scheduler.step()
+    run.optimizer.zero_grad(set_to_none=True)
+
+
+def backward(run: Run, window: list[dict[str, Any]]) -> Any:
+    """Run the micro-batches of a window forward and backward.
+
+    Each loss sum is divided by a guess of the window's count, so that fp16 stays in range; the factor that turns the
+    guess into the true count of all micro-batches is returned, and becomes part of the clipping factor.
+    """
+    guess: Any = None
+    total: Any = 0
+    for cpu_batch in window:
+        batch: Batch = run.engine.place(cpu_batch)
+        outputs, loss = run.forward(batch)
+        for hear in run.events.on_loss:
+            loss = hear(run, batch, loss) or loss
+        if guess is None:
+            guess = at_least_one(loss.count) * len(window)
+        scaled = loss.sum / guess
+        (scaled if run.scaler is None else run.scaler.scale(scaled)).backward()
+        run.gathered.add_loss(loss)
+        total = total + loss.count
+        run.moment.samples += len(batch["sample_id"])
+        run.batch = batch
+    return None if len(window) == 1 else guess / at_least_one(total)
+
+
+def at_least_one(count: Any) -> Any:
+    """Return the count, or 1 where nothing was counted."""
+    return count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1)
+
+
+def skip_step(run: Run, window: list[dict[str, Any]], norm: float) -> None:
+    """Leave weights, schedule and counters as they are; raise Diverged where the policy does not allow to go on."""
+    run.moment.skipped += 1
+    run.moment.skipped_total += 1
+    report = divergence_report(run, window, norm)
+    run.optimizer.zero_grad(set_to_none=True)
+    if run.scaler is not None:
+        # A scale that was too large is no divergence: the scaler lowers it and the next step goes on.
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
+        if run.moment.skipped < run.settings.loop.nan_patience:
+            return
+    if run.settings.loop.nan_policy == "stop" or run.moment.skipped >= run.settings.loop.nan_patience:
+        raise Diverged(**report)

@@ -1,0 +1,114 @@
+"""What is logged: values gathered on the device between two rows, rows by tag, and the forecast of the run's end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .contracts import LossOutput
+
+Pair = tuple["Tensor", "Tensor | float"]
+
+
+class Gathered:
+    """Gather losses and gradient norms as tensors; nothing is read from the device until a row is due."""
+
+    def __init__(self) -> None:
+        self.pairs: dict[str, list[Pair]] = {}
+        self.weights: dict[str, Any] = {}
+        self.norms: list[Tensor | float] = []
+        self.extra: dict[str, Any] = {}
+
+    def add_loss(self, loss: LossOutput) -> None:
+        """Take the loss of a micro-batch."""
+        self.pairs.setdefault("", []).append((loss.sum.detach(), loss.count))
+        for name, pair in loss.parts.items():
+            self.pairs.setdefault(name, []).append(pair)
+        self.weights = dict(loss.weights)
+
+    def take(self) -> dict[str, float]:
+        """Return the row of what was gathered, by tag, and begin anew."""
+        row: dict[str, float] = {}
+        for name, pairs in self.pairs.items():
+            row["train/loss" + (f"/{name}" if name else "")] = mean_of(pairs)
+        row |= {f"train/weight/{name}": float(weight) for name, weight in self.weights.items()}
+        if self.norms:
+            row["train/grad_norm"] = float(torch.tensor([float(norm) for norm in self.norms]).mean())
+        row |= {tag: float(value) for tag, value in self.extra.items()}
+        self.__init__()  # type: ignore[misc]
+        return row
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is gathered, so that the row of an interrupted interval is that of an uninterrupted one."""
+        return {
+            "pairs": {name: [[torch.as_tensor(s), torch.as_tensor(c)] for s, c in pairs] for name, pairs in self.pairs.items()},
+            "weights": {name: torch.as_tensor(weight).detach() for name, weight in self.weights.items()},
+            "norms": [float(norm) for norm in self.norms],
+            "extra": {tag: float(value) for tag, value in self.extra.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.pairs = {name: [(pair[0], pair[1]) for pair in pairs] for name, pairs in state["pairs"].items()}
+        self.weights, self.norms, self.extra = dict(state["weights"]), list(state["norms"]), dict(state["extra"])
+
+
+def mean_of(pairs: list[Pair]) -> float:
+    """Return the mean of (sum, count) pairs: all sums over all counts; NaN where nothing was counted."""
+    total = sum(float(s) for s, _ in pairs)
+    count = sum(float(c) for _, c in pairs)
+    return total / count if count else float("nan")
+
+
+def learning_rates(groups: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the tags of the learning rate: the first group's, and each group's own where they differ."""
+    row = {"train/learning_rate": float(groups[0]["lr"])}
+    if len({float(group["lr"]) for group in groups}) > 1:
+        row |= {f"train/learning_rate/{group.get('name', i)}": float(group["lr"]) for i, group in enumerate(groups)}
+    return row
+
+
+class Forecast:
+    """Forecast the seconds that are left: a moving average of a step's seconds, and the measured evaluations to come.
+
+    The first step is left out: it compiles, allocates and starts workers.
+    """
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.per_step: float | None = None
+        self.evaluation_seconds = 0.0
+        self.evaluations = 0
+        self._steps: tuple[int, float] | None = None
+
+    def stepped(self, step: int) -> None:
+        """Note that this step is done."""
+        now = time.perf_counter()
+        if self._steps is not None and step > self._steps[0]:
+            seconds = (now - self._steps[1]) / (step - self._steps[0])
+            self.per_step = seconds if self.per_step is None else 0.9 * self.per_step + 0.1 * seconds
+        self._steps = (step, now)
+
+    def evaluated(self, seconds: float) -> None:
+        """Note an evaluation; its time is not a step's."""
+        self.evaluation_seconds += seconds
+        self.evaluations += 1
+        if self._steps is not None:
+            self._steps = (self._steps[0], self._steps[1] + seconds)
+
+    def elapsed(self) -> float:
+        """Return the seconds since the process took up the run."""
+        return time.perf_counter() - self.started
+
+    def remaining(self, steps: int, evaluations: int) -> float | None:
+        """Return the seconds that these steps and evaluations will take, or None before the second step."""
+        if self.per_step is None:
+            return None
+        per_evaluation = self.evaluation_seconds / self.evaluations if self.evaluations else 0.0
+        return steps * self.per_step + evaluations * per_evaluation

@@ -1,0 +1,158 @@
+"""What falls due between steps: rows of the log, evaluations, checkpoints, and the report of a divergence."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .errors import Diverged
+from .evaluation import evaluate
+from .record import learning_rates
+from .snapshot import take_snapshot
+
+if TYPE_CHECKING:
+    from .compose import Run
+
+
+def at_step(run: Run) -> None:
+    """Do what is due after an optimizer step. Called again after a resume, it does only what was not done."""
+    step, settings = run.moment.step, run.settings
+    run.forecast.stepped(step)
+    if step % settings.loop.log_every_steps == 0:
+        flush_log(run)
+    improved = False
+    if settings.evaluate.every_steps and step and step % settings.evaluate.every_steps == 0:
+        improved = evaluate_now(run)
+    due = settings.checkpoint.every_steps and step and step % settings.checkpoint.every_steps == 0
+    if due or improved or run.signal is not None:
+        save(run)
+    report_checkpoints(run)
+
+
+def at_epoch_end(run: Run, *, last: bool) -> None:
+    """Close an epoch: evaluate, announce, move on, save."""
+    moment, settings = run.moment, run.settings
+    improved = False
+    every = settings.evaluate.every_epochs
+    if last or (every and (moment.epoch + 1) % every == 0):
+        improved = evaluate_now(run)
+    for hear in run.events.on_epoch_end:
+        hear(run)
+    moment.epoch += 1
+    moment.windows = 0
+    moment.epoch_started = False
+    every = settings.checkpoint.every_epochs
+    if last or improved or (every and moment.epoch % every == 0) or run.signal is not None:
+        save(run)
+    report_checkpoints(run)
+
+
+def flush_log(run: Run) -> None:
+    """Write the row of everything gathered since the last one; nothing if there is nothing."""
+    if not run.gathered.pairs:
+        return
+    row = run.gathered.take() | learning_rates(run.optimizer.param_groups)
+    if not math.isfinite(row.get("train/grad_norm", 0.0)):
+        raise Diverged(**divergence_report(run, [], row["train/grad_norm"]))
+    write_row(run, row | timing(run))
+
+
+def timing(run: Run) -> dict[str, float]:
+    """Return the tags of time: seconds so far, seconds left, samples per second."""
+    left = run.total_steps - run.moment.step
+    row = {"time/elapsed": run.forecast.elapsed()}
+    if (remaining := run.forecast.remaining(left, evaluations_left(run))) is not None:
+        row["time/eta"] = remaining
+    if run.forecast.per_step and run.moment.step:
+        row["time/samples_per_second"] = run.moment.samples / run.moment.step / run.forecast.per_step
+    return row
+
+
+def evaluations_left(run: Run) -> int:
+    """Return how many evaluations the rest of the plan holds."""
+    if run.splits.val is None:
+        return 0
+    epochs = sum(planned.length.epochs for planned in run.stages) - run.moment.epoch
+    evaluate_settings = run.settings.evaluate
+    count = epochs // evaluate_settings.every_epochs if evaluate_settings.every_epochs else 0
+    if evaluate_settings.every_steps:
+        count += (run.total_steps - run.moment.step) // evaluate_settings.every_steps
+    return max(count, 0)
+
+
+def write_row(run: Run, row: dict[str, float]) -> None:
+    """Write a row to metrics.jsonl and announce it."""
+    if run.metrics_file is not None:
+        run.metrics_file.append({"step": run.moment.step, "epoch": run.moment.epoch, **row})
+    for hear in run.events.on_log:
+        hear(run, row)
+
+
+def evaluate_now(run: Run) -> bool:
+    """Evaluate the validation split unless this step's evaluation is done; return whether it is the best so far."""
+    if run.splits.val is None or run.moment.evaluated_step == run.moment.step:
+        return False
+    flush_log(run)
+    started = time.perf_counter()
+    results = evaluate(run, "val", run.splits.val)
+    run.moment.evaluated_step = run.moment.step
+    write_row(run, results | {"time/evaluation": time.perf_counter() - started})
+    return note_best(run, results[run.monitor])
+
+
+def note_best(run: Run, value: float) -> bool:
+    """Note a value of the monitored tag; return whether it is the best so far. NaN is never best, of equals the first."""
+    best = run.best
+    if math.isnan(value):
+        return False
+    if best.value is not None and (value >= best.value if run.monitor_mode == "min" else value <= best.value):
+        return False
+    best.value, best.step = value, run.moment.step
+    return True
+
+
+def save(run: Run) -> None:
+    """Write a checkpoint of this moment, unless this step has one.
+
+    An epoch's end changes no weight: resumed from the checkpoint of its last step, the run does what is left of the epoch,
+    its evaluation included, again, and comes to the same.
+    """
+    moment = run.moment
+    if run.checkpoints is None:
+        return
+    if moment.saved_step != moment.step:
+        moment.saved_step = moment.step
+        run.checkpoints.save(take_snapshot(run), background=run.settings.checkpoint.background)
+    if run.best.step == moment.step:
+        run.checkpoints.mark_best(moment.step, run.best.value)
+
+
+def report_checkpoints(run: Run, *, wait: bool = False) -> None:
+    """Announce the checkpoints that became durable; raise what the writer met."""
+    if run.checkpoints is None:
+        return
+    for checkpoint in run.checkpoints.wait() if wait else run.checkpoints.finished():
+        for hear in run.events.on_checkpoint:
+            hear(run, Path(checkpoint.path))
+
+
+def divergence_report(run: Run, window: list[dict[str, Any]], norm: float) -> dict[str, str]:
+    """Return what a user needs to find the cause of a gradient that is not finite: samples, losses, the first layer."""
+    parts = {name or "loss": float(pairs[-1][0]) for name, pairs in run.gathered.pairs.items()}
+    first = next(
+        (n for n, p in run.learnable.items() if p.grad is not None and not bool(torch.isfinite(p.grad).all())), "none found"
+    )
+    ids = getattr(run.splits.train, "ids", None)
+    numbers = [int(i) for batch in window for i in batch["sample_id"]]
+    names = ", ".join(str(ids[i] if ids is not None else i) for i in numbers[:8])
+    best = f"; the last checkpoint is of step {run.moment.saved_step}" if run.moment.saved_step >= 0 else ""
+    return {
+        "what": f"the gradient of step {run.moment.step + 1} is not finite (norm {norm}); the update was not applied{best}",
+        "where": f"samples {names}; first parameter with such a gradient: {first}",
+        "why": "losses of the last micro-batch, summed: " + ", ".join(f"{name} {value:g}" for name, value in parts.items()),
+        "do": "lower optimizer.lr, take --precision fp32, or allow skipping by --set loop.nan_policy=skip",
+    }

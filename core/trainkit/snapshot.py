@@ -1,0 +1,115 @@
+"""A run's state as tensors and JSON, and back: what a checkpoint holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .checkpoint import Checkpoint, Snapshot
+from .contracts import Stateful
+from .errors import CheckpointError
+from .statetree import flatten, unflatten
+
+if TYPE_CHECKING:
+    from .compose import Run
+
+MODEL_FILE = "model.safetensors"
+
+
+def take_snapshot(run: Run) -> Snapshot:
+    """Return the whole state of a run: weights, optimizer, schedule, counters, components, what the task learned."""
+    optimizer, optimizer_tensors = flatten(run.optimizer.state_dict())
+    state, state_tensors = flatten(_state(run))
+    return Snapshot(
+        step=run.moment.step,
+        tensors={
+            MODEL_FILE: run.model.state_dict(),
+            "optimizer.safetensors": optimizer_tensors,
+            "state.safetensors": state_tensors,
+        },
+        documents={
+            "config.json": model_config(run),
+            "optimizer.json": optimizer,
+            "state.json": state,
+            "task.json": run.task.state_dict(),
+        },
+        facts={
+            "step": run.moment.step,
+            "epoch": run.moment.epoch,
+            "samples": run.moment.samples,
+            "metrics_offset": run.metrics_file.offset if run.metrics_file is not None else 0,
+            "data": run.splits.fingerprint,
+        },
+    )
+
+
+def restore(run: Run, checkpoint: Checkpoint) -> None:
+    """Put the state of a checkpoint into a freshly composed run; its stage must have been entered.
+
+    Raises:
+        CheckpointError: the state is of other components, another model or other data.
+    """
+    if checkpoint.facts.get("data") != run.splits.fingerprint:
+        raise CheckpointError(
+            "the data is not what the run was trained on",
+            where=run.splits.source,
+            why="its fingerprint differs from the one in the checkpoint",
+            do="put the data back as it was, or start a new run",
+        )
+    checkpoint.load_into(MODEL_FILE, run.model.state_dict())
+    optimizer = unflatten(checkpoint.document("optimizer.json"), checkpoint.tensors("optimizer.safetensors"))
+    run.optimizer.load_state_dict(optimizer)
+    state = unflatten(checkpoint.document("state.json"), checkpoint.tensors("state.safetensors"))
+    if run.scheduler is not None:
+        run.scheduler.load_state_dict(state["scheduler"])
+    if run.scaler is not None:
+        run.scaler.load_state_dict(state["scaler"])
+    stateful = _stateful(run)
+    if set(stateful) != set(state["components"]):
+        raise CheckpointError(
+            "the components that keep state are not those of the checkpoint",
+            why=f"checkpoint: {', '.join(state['components'])}; now: {', '.join(stateful)}",
+            do="resume with the components, and the versions, that the run was started with",
+        )
+    for label, component in stateful.items():
+        component.load_state_dict(state["components"][label])
+    run.moment.load_state_dict(state["moment"])
+    run.gathered.load_state_dict(state["gathered"])
+    run.best.value, run.best.step = state["best"]
+    run.stop_reason = state["stop_reason"]
+
+
+def saved_moment(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the moment of a checkpoint."""
+    state = unflatten(checkpoint.document("state.json"), checkpoint.tensors("state.safetensors"))
+    moment: dict[str, Any] = state["moment"]
+    return moment
+
+
+def _state(run: Run) -> dict[str, Any]:
+    return {
+        "moment": run.moment.state_dict(),
+        "best": [run.best.value, run.best.step],
+        "gathered": run.gathered.state_dict(),
+        "scheduler": run.scheduler.state_dict() if run.scheduler is not None else {},
+        "scaler": run.scaler.state_dict() if run.scaler is not None else {},
+        "components": {label: component.state_dict() for label, component in _stateful(run).items()},
+        "stop_reason": run.stop_reason,
+    }
+
+
+def _stateful(run: Run) -> dict[str, Stateful]:
+    """Return the components whose state is the checkpoint's business; a metric's is that of one evaluation."""
+    return {
+        label: component
+        for label, component in run.components.items()
+        if label != "optimizer" and not label.startswith("metric ") and isinstance(component, Stateful)
+    }
+
+
+def model_config(run: Run) -> dict[str, Any]:
+    """Return the model's own config where it has one, as Hugging Face models do, else the task and its options."""
+    config = getattr(run.model, "config", None)
+    if hasattr(config, "to_dict"):
+        document: dict[str, Any] = config.to_dict()
+        return document
+    return {"model_type": type(run.model).__name__, "task": run.config["task.use"], "options": run.config.options("task")}
