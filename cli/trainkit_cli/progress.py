@@ -1,0 +1,147 @@
+"""Progress of a run: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from trainkit import hookimpl
+
+if TYPE_CHECKING:
+    from trainkit.compose import Run
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def make_progress(stream: TextIO) -> object:
+    """Return the progress display that suits a stream."""
+    plain = not stream.isatty() or "CI" in os.environ or os.environ.get("TERM") == "dumb"
+    return PlainProgress(stream) if plain else RichProgress()
+
+
+def clock(seconds: float | None) -> str:
+    """Return seconds as hours:minutes:seconds."""
+    if seconds is None:
+        return "-:--:--"
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def facts(run: Run, row: Mapping[str, float]) -> dict[str, str]:
+    """Return what a progress display says, by name."""
+    found = {
+        "step": f"{run.moment.step}/{run.total_steps}",
+        "epoch": str(run.moment.epoch + 1),
+        "done": f"{100 * run.moment.progress:.0f}%",
+    }
+    names = {"loss": "train/loss", "val": run.monitor, "lr": "train/learning_rate", "samples/s": "time/samples_per_second"}
+    found |= {name: f"{row[tag]:.4g}" for name, tag in names.items() if tag in row}
+    if run.best.value is not None:
+        found["best"] = f"{run.best.value:.4g}@{run.best.step}"
+    found["elapsed"] = clock(run.forecast.elapsed())
+    if "time/eta" in row:
+        found["eta"] = clock(row["time/eta"])
+    return found
+
+
+def opening(run: Run) -> str:
+    """Return the line that a run begins with."""
+    learning = sum(parameter.numel() for parameter in run.learnable.values())
+    place = f" in {run.directory.path}" if run.directory is not None else ""
+    return (
+        f"{run.config['task.use']}, {run.splits.source}: {len(run.splits.train)} training samples, "
+        f"strategy {run.plan.strategy}, {learning:,} parameters learn, {run.total_steps} steps on {run.engine.device}{place}"
+    )
+
+
+class PlainProgress:
+    """Write one line at most every ten seconds, without control codes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.row: dict[str, float] = {}
+        self.last = -SECONDS_BETWEEN_LINES
+
+    @hookimpl
+    def on_run_start(self, run: Run) -> None:
+        """Say what begins, and what the data wants to be known."""
+        print(opening(run), file=self.stream, flush=True)
+        for warning in run.splits.warnings:
+            print(f"warning: {warning}", file=self.stream, flush=True)
+
+    @hookimpl
+    def on_log(self, run: Run, row: Mapping[str, float]) -> None:
+        """Write a line if the last one is old enough."""
+        self.row |= row
+        if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
+            self.last = time.monotonic()
+            line = " ".join(f"{name}={value}" for name, value in facts(run, self.row).items())
+            print(line, file=self.stream, flush=True)
+
+    @hookimpl
+    def on_run_end(self, run: Run, status: str) -> None:
+        """Say how the run ended."""
+        print(closing(run, status), file=self.stream, flush=True)
+
+
+class RichProgress:
+    """Draw one bar over the whole run, with its end in sight."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[facts]}", markup=False),
+            console=Console(stderr=True),
+        )
+        self.row: dict[str, float] = {}
+        self.bar: Any = None
+
+    @hookimpl
+    def on_run_start(self, run: Run) -> None:
+        """Draw the bar."""
+        self.progress.console.print(opening(run), markup=False, highlight=False)
+        for warning in run.splits.warnings:
+            self.progress.console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+        self.progress.start()
+        self.bar = self.progress.add_task("training", total=run.total_steps, completed=run.moment.step, facts="")
+
+    @hookimpl
+    def on_log(self, run: Run, row: Mapping[str, float]) -> None:
+        """Move the bar."""
+        self.row |= row
+        shown = {k: v for k, v in facts(run, self.row).items() if k not in ("done", "elapsed")}
+        self.progress.update(self.bar, completed=run.moment.step, facts=" ".join(f"{k} {v}" for k, v in shown.items()))
+
+    @hookimpl
+    def before_evaluation(self, split: str) -> None:
+        """Say that the model is evaluated."""
+        self.progress.update(self.bar, description=f"evaluating {split}")
+
+    @hookimpl
+    def after_evaluation(self) -> None:
+        """Say that training goes on."""
+        self.progress.update(self.bar, description="training")
+
+    @hookimpl
+    def on_run_end(self, run: Run, status: str) -> None:
+        """Leave the bar as it stands."""
+        self.progress.stop()
+        self.progress.console.print(closing(run, status), markup=False, highlight=False)
+
+
+def closing(run: Run, status: str) -> str:
+    """Return the line that a run ends with."""
+    reason = f": {run.stop_reason}" if run.stop_reason else ""
+    line = f"{status} at step {run.moment.step}/{run.total_steps} after {clock(run.forecast.elapsed())}{reason}"
+    if status in ("interrupted", "stopped") and run.directory is not None:
+        line += f"\nresume: trainkit run --resume {Path(run.directory.path)}"
+    return line

@@ -1,0 +1,88 @@
+"""The options that `run` and `plan` share, and the request they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from trainkit.config import Layer
+
+ONE = ("task", "strategy", "loss", "optimizer", "scheduler", "adapter")
+SEVERAL = ("augmenter", "metric", "callback")
+PLAIN = {
+    "data": "data",
+    "epochs": "loop.epochs",
+    "max_steps": "loop.max_steps",
+    "batch_size": "loop.batch_size",
+    "seed": "seed",
+    "device": "device",
+    "precision": "precision",
+    "out": "out",
+    "name": "name",
+}
+
+_HELP = {
+    "task": "What is learned: data, model, predictions.",
+    "strategy": "How to train; 'auto' chooses by the number of training samples.",
+    "loss": "What is made small.",
+    "optimizer": "How weights change.",
+    "scheduler": "How the learning rate changes.",
+    "adapter": "Which weights learn.",
+    "augmenter": "What varies training samples; repeatable, 'none' for none.",
+    "metric": "What is measured; repeatable.",
+    "callback": "What else happens; repeatable, adds to the others; no:NAME takes one away.",
+}
+
+_OPTIONS: list[Callable[[Any], Any]] = [
+    click.argument("config", required=False, type=click.Path(dir_okay=False, path_type=Path), metavar="[CONFIG.toml]"),
+    *(click.option(f"--{kind}", metavar="NAME", help=_HELP[kind]) for kind in ("task", "strategy")),
+    click.option("--data", metavar="PATH", help="Folder or file of the data; the task's embedded sample if not given."),
+    *(click.option(f"--{kind}", metavar="NAME", help=_HELP[kind]) for kind in ("loss", "optimizer", "scheduler", "adapter")),
+    *(click.option(f"--{kind}", metavar="NAME", multiple=True, help=_HELP[kind]) for kind in SEVERAL),
+    click.option("--epochs", metavar="N", help="Length in epochs, over all stages in proportion."),
+    click.option("--max-steps", metavar="N", help="End at this optimizer step at the latest."),
+    click.option("--batch-size", metavar="N", help="Samples of a micro-batch."),
+    click.option("--seed", metavar="N", help="Decides about weights, order, augmentation and dropout."),
+    click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where to compute."),
+    click.option("--precision", metavar="auto|fp32|bf16|fp16", help="Arithmetic of forward and backward passes."),
+    click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting or option; repeatable."),
+    click.option("-p", "blocked", metavar="no:PLUGIN", multiple=True, help="Leave a plugin out, as -p no:lion."),
+]
+
+
+def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the shared options to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def layers(config: Path | None, assignments: Sequence[str], flags: dict[str, Any]) -> list[Layer]:
+    """Return what the user said as layers, lowest first: file, environment, --set, flags."""
+    from trainkit.config import Value, environment_layer, layer_of, override_layer, parse_value, read_file
+
+    found = [read_file(config)] if config is not None else []
+    found += [environment_layer(), override_layer(assignments)]
+    own: Layer = {}
+    for name, given in flags.items():
+        if given is None or given == ():
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if name in PLAIN:
+            text = name in ("data", "device", "precision", "out", "name")
+            own[PLAIN[name]] = Value(str(given) if text else parse_value(given), flag)
+        else:
+            own |= layer_of({name: list(given) if name in SEVERAL else given}, flag)
+    return [*found, own]
+
+
+def blocked_names(values: Sequence[str]) -> tuple[str, ...]:
+    """Return the plugins that `-p no:NAME` leaves out."""
+    for value in values:
+        if not value.startswith("no:"):
+            raise click.UsageError(f"-p {value}: write -p no:NAME to leave a plugin out")
+    return tuple(value[3:] for value in values)

@@ -1,0 +1,61 @@
+"""`trainkit run`: train a model from named parts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .request import blocked_names, layers, request_options
+
+
+@click.command()
+@request_options
+@click.option("--out", metavar="RUN_DIR", help="The run directory; a new one under runs/ if not given.")
+@click.option("--name", metavar="NAME", help="Name of the run.")
+@click.option("--resume", "resumed", metavar="RUN_DIR", help="Go on with a run where its newest checkpoint stands.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output at the end.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no table.")
+def command(
+    config: Path | None,
+    assignments: tuple[str, ...],
+    blocked: tuple[str, ...],
+    resumed: str | None,
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    """Train a model from named parts.
+
+    \b
+    trainkit run                                  the embedded sample, strategy chosen by the number of samples
+    trainkit run --data ./pages --epochs 20       your own data
+    trainkit run --strategy phase2 --loss multitask
+    trainkit run --set optimizer.lr=3e-4 --set checkpoint.every_steps=100
+    trainkit run --resume runs/layout-...         go on where the run was stopped or killed
+
+    'trainkit plan' with the same arguments shows what a run would do, and why. Settings come from the config file, then
+    from TRAINKIT_* variables, then from flags; the last one wins.
+    """
+    from trainkit.api import Request, resume, start
+    from trainkit.registry import Registry
+
+    from .progress import make_progress
+    from .tables import print_results
+
+    def report(message: str) -> None:
+        click.echo(message, err=True)
+
+    progress = [] if quiet else [("progress", make_progress(sys.stderr))]
+    request = Request(
+        layers(config, assignments, flags), registry=Registry(blocked=blocked_names(blocked)), listeners=progress, report=report
+    )
+    result = resume(resumed, request) if resumed is not None else start(request)
+    if as_json:
+        click.echo(json.dumps({"directory": str(result.directory), **result.summary}, allow_nan=True))
+    elif not quiet:
+        print_results(result)
+    sys.exit(int(result.exit_code))

@@ -1,0 +1,55 @@
+"""Tables: drawn by rich on a terminal, aligned text elsewhere."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from trainkit.api import RunResult
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; the first column is text, the others are numbers, aligned to the right."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for place, name in enumerate(header):
+            table.add_column(name, justify="left" if place == 0 else "right")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        Console().print(table)
+        return
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    click.echo(title)
+    for row in [header, *rows]:
+        cells = [f"{row[0]:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))]
+        click.echo("  " + "  ".join(cells).rstrip())
+
+
+def number(value: float | None) -> str:
+    """Return a number for a table; what was not measured is a dash."""
+    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def print_results(result: RunResult) -> None:
+    """Print the final table: the model on every split, the trivial baselines beside it."""
+    tables = result.summary["results"]
+    if tables:
+        columns = [(name, split) for name, rows in tables.items() for split in ("train", "val", "test") if _has(rows, split)]
+        tags = list(dict.fromkeys(tag.partition("/")[2] for tag in tables["model"]))
+        rows = [[tag, *(number(tables[name].get(f"{split}/{tag}")) for name, split in columns)] for tag in tags]
+        header = ["", *(split if name == "model" else f"{name} {split}" for name, split in columns)]
+        print_table("results (best checkpoint; trivial baselines beside it)", header, rows)
+    click.echo(f"run directory: {result.directory}")
+
+
+def _has(rows: dict[str, float], split: str) -> bool:
+    return any(tag.startswith(f"{split}/") for tag in rows)

@@ -1,0 +1,114 @@
+"""A task small enough to train in a second: predict from each token of a ragged sequence a fixed function of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainkit.contracts import IGNORED_LABEL, Batch, Outputs, Sample, Splits
+
+VOCABULARY = 13
+
+
+class TinyData:
+    """Hold ragged sequences of tokens.
+
+    Args:
+        count: number of sequences.
+        salt: makes splits differ.
+    """
+
+    def __init__(self, count: int, salt: int) -> None:
+        generator = np.random.default_rng(salt)
+        self.sequences = [generator.integers(0, VOCABULARY, int(n)) for n in generator.integers(2, 9, count)]
+        self.ids = [f"{salt}-{i}" for i in range(count)]
+        self.difficulty = [float(len(sequence)) for sequence in self.sequences]
+        self.quality = [1.0 - i / max(count, 1) for i in range(count)]
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __getitems__(self, indices: list[int]) -> list[Sample]:
+        return [{"tokens": self.sequences[i]} for i in indices]
+
+
+class TinyModel(nn.Module):
+    """Embed, drop out, mix, classify: [B, L] tokens to [B, L, V] logits."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, width)
+        self.mix = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout))
+        self.head = nn.Linear(width, VOCABULARY)
+
+    def forward(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Return the logits."""
+        return {"logits": self.head(self.mix(self.embedding(tokens)))}
+
+
+class TinyTask:
+    """Learn label = (3 token + 1) mod V at each position.
+
+    Args:
+        samples: training sequences; a third as many for validation and for test.
+        width: width of the model.
+        dropout: dropout of the model.
+    """
+
+    gives = frozenset({"tokens", "labels", "logits", "predictions"})
+    predicts = frozenset({"predictions"})
+    sample_keys = frozenset({"tokens"})
+    defaults: Mapping[str, Any] = {"metric": [], "callback": [], "loop.batch_size": 4}
+
+    def __init__(self, samples: int = 24, width: int = 16, dropout: float = 0.1) -> None:
+        self.samples, self.width, self.dropout = samples, width, dropout
+
+    def read(self, data: Path | None, seed: int) -> Splits:
+        """Return the sequences; they depend on nothing but their number."""
+        del data, seed
+        third = max(1, self.samples // 3)
+        fingerprint = hashlib.sha256(f"tiny {self.samples}".encode()).hexdigest()
+        return Splits(TinyData(self.samples, 1), TinyData(third, 2), TinyData(third, 3), "tiny sequences", fingerprint)
+
+    def fit(self, train: Any) -> None:
+        """Learn nothing: the vocabulary is fixed."""
+        del train
+
+    def build_model(self) -> nn.Module:
+        """Return a fresh model."""
+        return TinyModel(self.width, self.dropout)
+
+    def collate(self, samples: Sequence[Sample]) -> Batch:
+        """Return tokens padded with 0 and labels padded with the ignored label."""
+        length = max(len(sample["tokens"]) for sample in samples)
+        tokens = torch.zeros(len(samples), length, dtype=torch.long)
+        labels = torch.full((len(samples), length), IGNORED_LABEL)
+        for row, sample in enumerate(samples):
+            real = torch.as_tensor(np.asarray(sample["tokens"]))
+            tokens[row, : len(real)] = real
+            labels[row, : len(real)] = (3 * real + 1) % VOCABULARY
+        return {"tokens": tokens, "labels": labels}
+
+    def predict(self, model: nn.Module, batch: Batch, outputs: Outputs) -> Mapping[str, Any]:
+        """Return the likeliest label of each position."""
+        del model, batch
+        return {"predictions": outputs["logits"].argmax(-1)}
+
+    def baselines(self) -> Mapping[str, Callable[[Batch], Mapping[str, Any]]]:
+        """Return the predictor of label 0."""
+        return {"zero": lambda batch: {"predictions": torch.zeros_like(batch["labels"])}}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was learned: nothing but the vocabulary's size."""
+        return {"vocabulary": VOCABULARY}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Check that the state is of this task."""
+        if state["vocabulary"] != VOCABULARY:
+            raise ValueError(f"a vocabulary of {VOCABULARY} is needed, got {state['vocabulary']}")
