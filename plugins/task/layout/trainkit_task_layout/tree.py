@@ -1,0 +1,175 @@
+"""Ordered trees as plain data, their JSON form, and the grammar of their keys.
+
+A node is a dict {"key": str, "children": [node, ...], "attributes": {name: value}}. Children are a list, not a dict:
+two equal buttons under one parent are legal and must not collapse.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Node = dict[str, Any]
+
+ATTRIBUTES = frozenset({"text", "src", "href", "svg"})
+MAX_DEPTH = 100
+# A page that is only a list of parts (pix2code) hangs under a root without a name.
+NAMELESS = ""
+
+_ANNOTATION = r"\['[^'\[\]]*'\]"
+_SOURCE = rf"[A-Za-z][\w-]*(?:\.[^\s.@$\[\]'\"]+)*(?:{_ANNOTATION})*"
+SOURCE_KEY = re.compile(_SOURCE)
+TARGET_KEY = re.compile(rf"(?P<base>[a-z][\w-]*)(?P<number>\$\d+)?(?P<sources>(?:@{_SOURCE})*)")
+_NEXT_SOURCE = re.compile(rf"@({_SOURCE})")
+_ANNOTATIONS = re.compile(_ANNOTATION)
+_WORDS = re.compile(rf"\.[^\s.@$\[\]'\"]+|{_ANNOTATION}")
+
+
+@dataclass(frozen=True, slots=True)
+class TargetKey:
+    """Hold the parts of a target key: base ('$' number)? ('@' source)*."""
+
+    base: str
+    number: str
+    sources: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.base + self.number + "".join(f"@{source}" for source in self.sources)
+
+
+def node(key: str, children: list[Node] | None = None, attributes: dict[str, Any] | None = None) -> Node:
+    """Return a node."""
+    return {"key": key, "children": children or [], "attributes": attributes or {}}
+
+
+def walk(root: Node) -> Iterator[Node]:
+    """Yield the nodes in pre-order."""
+    stack = [root]
+    while stack:
+        current = stack.pop()
+        yield current
+        stack.extend(reversed(current["children"]))
+
+
+def depth(root: Node) -> int:
+    """Return the number of levels."""
+    return 1 + max((depth(child) for child in root["children"]), default=0)
+
+
+def without_annotations(key: str) -> str:
+    """Return a structure key without its ['name:value'] parts: the form in which sources are compared."""
+    return _ANNOTATIONS.sub("", key)
+
+
+def structure_words(key: str) -> tuple[str, list[str]]:
+    """Return the tag of a structure key, and its classes and annotations as written."""
+    words = _WORDS.findall(key)
+    return key[: len(key) - sum(map(len, words))], words
+
+
+def parse_target_key(key: str) -> TargetKey:
+    """Return the parts of a target key, its sources without annotations; raise ValueError outside the grammar."""
+    match = TARGET_KEY.fullmatch(key)
+    if match is None:
+        raise ValueError(f"'{key}' is not a layout key: base('$'number)?('@'source)*")
+    sources = tuple(without_annotations(source) for source in _NEXT_SOURCE.findall(match["sources"]))
+    return TargetKey(match["base"], match["number"] or "", sources)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """Be a JSON object with its order and its duplicate keys."""
+
+
+def parse_json(text: str) -> _Pairs:
+    """Return a JSON object as its list of pairs; raise ValueError for anything else."""
+    try:
+        value = json.loads(text, object_pairs_hook=_Pairs, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
+    if not isinstance(value, _Pairs):
+        raise ValueError(f"expected an object, found {_type_name(value)}")
+    return value
+
+
+def parse_structure(text: str) -> Node:
+    """Return the tree of a structure.json; raise ValueError with the reason."""
+    return _root(parse_json(text), _structure_node)
+
+
+def parse_layout(text: str) -> tuple[Node, dict[str, str]]:
+    """Return the tree and the page properties of a layout.json: a bare tree, or {"structure": tree, "props": {...}}."""
+    pairs = parse_json(text)
+    envelope = dict(pairs)
+    if isinstance(envelope.get("structure"), _Pairs) and set(envelope) <= {"structure", "props"}:
+        props = envelope.get("props", _Pairs())
+        if not isinstance(props, _Pairs) or not all(isinstance(value, str) for _, value in props):
+            raise ValueError('"props" must be an object of texts')
+        return _root(envelope["structure"], _layout_node), dict(props)
+    return _root(pairs, _layout_node), {}
+
+
+def dump_tree(root: Node) -> str:
+    """Return the JSON text that the parsers read; equal sibling keys are written twice."""
+    return "{" + _dump_pair(root) + "}"
+
+
+def _dump_pair(current: Node) -> str:
+    inner = [
+        f"{json.dumps(name)}: {json.dumps(value)}"
+        for name, value in current["attributes"].items()
+        if name in ATTRIBUTES
+    ]
+    inner += [_dump_pair(child) for child in current["children"]]
+    return f"{json.dumps(current['key'])}: " + ("{" + ", ".join(inner) + "}" if inner else '""')
+
+
+def _root(pairs: _Pairs, parse: Any) -> Node:
+    if len(pairs) != 1:
+        raise ValueError(f"expected one root, found {len(pairs)}")
+    root: Node = parse(*pairs[0], 1)
+    return root
+
+
+def _structure_node(key: str, value: Any, level: int) -> Node:
+    _check_key(key, SOURCE_KEY, "a structure key: tag(.class)*(['name:value'])*", level)
+    if isinstance(value, str):
+        return node(key, [], {"text": value} if value else {})
+    if not isinstance(value, _Pairs):
+        raise ValueError(f"'{key}' holds {_type_name(value)}; expected an object or a text")
+    attributes = {name: item for name, item in value if name in ATTRIBUTES and isinstance(item, str)}
+    children = [
+        _structure_node(name, item, level + 1)
+        for name, item in value
+        if not (name in ATTRIBUTES and isinstance(item, str))
+    ]
+    return node(key, children, attributes)
+
+
+def _layout_node(key: str, value: Any, level: int) -> Node:
+    _check_key(key, TARGET_KEY, "a layout key: base('$'number)?('@'source)*", level)
+    name = str(parse_target_key(key))
+    if value == "":
+        return node(name)
+    if not isinstance(value, _Pairs):
+        raise ValueError(f"the leaf '{key}' holds {_type_name(value)}; expected \"\" or {{}}")
+    return node(name, [_layout_node(child, item, level + 1) for child, item in value])
+
+
+def _check_key(key: str, grammar: re.Pattern[str], what: str, level: int) -> None:
+    if level > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    if not key.isprintable() or grammar.fullmatch(key) is None:
+        raise ValueError(f"'{key}' is not {what}")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _type_name(value: Any) -> str:
+    if isinstance(value, _Pairs):
+        return "an object"
+    return {list: "a list", str: "a text", bool: "a truth value", type(None): "null"}.get(type(value), "a number")
