@@ -39,7 +39,7 @@ class EventLists:
         for name in EVENT_NAMES:
             caller = getattr(manager.hook, name)
             specification = tuple(inspect.signature(getattr(Events, name)).parameters)[1:]
-            setattr(self, name, [_positional(impl, specification) for impl in caller.get_hookimpls()])
+            setattr(self, name, [_positional(impl, specification) for impl in reversed(caller.get_hookimpls())])
 
 
 def _positional(impl: pluggy.HookImpl, specification: tuple[str, ...]) -> Listener:
@@ -63,7 +63,7 @@ def resolve(components: Iterable[tuple[str, object]]) -> EventLists:
     """
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(Events)
-    # pluggy keeps the newest implementation first: registered in reverse, the lists run in the order of the config.
+    # pluggy calls the newest implementation first: registered in reverse, they are called in the order of the config.
     for label, component in reversed(list(components)):
         try:
             manager.register(component, name=label)
