@@ -96,7 +96,8 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def _did_you_mean(name: str, names: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return '; did you mean X?', or nothing where nothing is near."""
     close = nearest(name, names)
     return f"; did you mean '{close}'?" if close else ""
 
@@ -114,7 +115,15 @@ def invalid_name(kind: str, name: str) -> UsageError:
     )
 
 
-def unknown_component(kind: str, name: str, installed: Iterable[str], available: Iterable[tuple[str, str]]) -> PluginError:
+def unknown_kind(kind: str, kinds: Iterable[str]) -> UsageError:
+    kinds = list(kinds)
+    what = f"there is no kind '{printable(kind)}'{did_you_mean(kind, kinds)}"
+    return UsageError(what, why=f"kinds: {', '.join(kinds)}")
+
+
+def unknown_component(
+    kind: str, name: str, installed: Iterable[str], available: Iterable[tuple[str, str]]
+) -> PluginError:
     """Build the answer to a name that nothing installed offers; `available` holds (name, distribution) pairs."""
     installed, known = list(installed), dict(available)
     if name in known:
@@ -128,7 +137,7 @@ def unknown_component(kind: str, name: str, installed: Iterable[str], available:
     if others:
         why += "\navailable separately: " + ", ".join(f"{n} (pip install {d})" for n, d in sorted(others.items()))
     return PluginError(
-        f"no {kind} named '{name}'{_did_you_mean(name, [*installed, *others])}",
+        f"no {kind} named '{name}'{did_you_mean(name, [*installed, *others])}",
         why=why,
         do=f"trainkit plugins --kind {kind}",
     )
@@ -144,21 +153,58 @@ def conflicting_components(kind: str, name: str, providers: Iterable[str]) -> Pl
     )
 
 
-def broken_plugin(kind: str, name: str, distribution: str, phase: str, cause: str) -> PluginError:
-    """Build the answer to a plugin that fails while it is loaded; `phase` is import, validate or create."""
-    remedy = f"pip install --upgrade {distribution}, or pip uninstall {distribution}" if distribution else "correct the file"
+def broken_plugin(kind: str, name: str, distribution: str, phase: str, cause: str, version: str = "") -> PluginError:
+    """Build the answer to a plugin that fails while it is loaded.
+
+    Args:
+        kind: kind of the component.
+        name: its name, or the reference to a file.
+        distribution: what offers it; '' for a file or a live object, which the user corrects.
+        phase: import, validate or create.
+        cause: what it said.
+        version: version of the distribution.
+    """
+    do = "correct it"
+    if distribution:
+        do = f"pip install --upgrade {distribution}, or pip uninstall {distribution}"
+        do += f"; 'trainkit plugins check {kind}/{name}' shows the traceback"
     return PluginError(
-        f"{kind} '{name}' cannot be used: its plugin failed in the phase '{phase}'",
-        where=distribution,
+        f"{kind} '{printable(name)}' cannot be used: it failed in the phase '{phase}'",
+        where=f"{distribution} {version}".strip(),
         why=printable(cause),
-        do=f"{remedy}; 'trainkit plugins check {kind}/{name}' shows the traceback",
+        do=do,
+    )
+
+
+def refused_plugin(kind: str, name: str, provider: str, reason: str, do: str) -> PluginError:
+    """Build the answer to a component that is installed but not loaded: blocked, damaged, made for another core."""
+    return PluginError(f"{kind} '{name}' cannot be used: {reason}", where=provider, do=do)
+
+
+def unknown_distribution(kind: str, name: str, distribution: str, providers: Iterable[str]) -> PluginError:
+    """Build the answer to NAME@DISTRIBUTION where that distribution does not offer the name."""
+    providers = sorted(providers)
+    return PluginError(
+        f"{kind} '{name}' is not offered by '{printable(distribution)}'{did_you_mean(distribution, providers)}",
+        why=f"offered by: {_listing(providers)}",
+        do=f"trainkit plugins --kind {kind}",
+    )
+
+
+def unknown_plugin(name: str, place: str, names: Iterable[str]) -> UsageError:
+    """Build the answer to a block list or allow list that names nothing that is installed."""
+    return UsageError(
+        f"nothing installed is named '{printable(name)}'{did_you_mean(name, names)}",
+        where=place,
+        why="a component (lion), KIND/NAME (optimizer/lion) or a distribution (trainkit-optimizer-lion) can be named",
+        do="trainkit plugins",
     )
 
 
 def unknown_key(key: str, allowed: Iterable[str], origin: str) -> UsageError:
     allowed = list(allowed)
     return UsageError(
-        f"unknown setting '{printable(key)}'{_did_you_mean(key, allowed)}",
+        f"unknown setting '{printable(key)}'{did_you_mean(key, allowed)}",
         where=origin,
         why=f"allowed here: {_listing(allowed)}",
         do="trainkit run --help, or 'trainkit plugins show KIND/NAME' for the options of a component",
@@ -173,13 +219,17 @@ def wrong_value(key: str, value: object, expected: str, origin: str) -> UsageErr
     )
 
 
-def parts_do_not_fit(reader: str, missing: Iterable[str], giver: str, gives: Iterable[str], fitting: Iterable[str]) -> UsageError:
+def parts_do_not_fit(
+    reader: str, missing: Iterable[str], giver: str, gives: Iterable[str], fitting: Iterable[str]
+) -> UsageError:
     """Build the answer to a component that reads what the task does not give; `fitting` are names that would fit."""
     fitting = sorted(fitting)
     return UsageError(
         f"{reader} does not fit {giver}: it reads {', '.join(sorted(missing))}, which {giver} does not give",
         why=f"{giver} gives {_listing(gives)}",
-        do=f"take one that fits: {', '.join(fitting)}" if fitting else "take another task, or another component of this kind",
+        do=f"take one that fits: {', '.join(fitting)}"
+        if fitting
+        else "take another task, or another component of this kind",
     )
 
 

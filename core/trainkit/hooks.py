@@ -34,6 +34,8 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from .kinds import KINDS as KINDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
@@ -48,8 +50,6 @@ PROJECT = "trainkit"
 API_VERSION = 1
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
-
-KINDS = ("strategy", "task", "loss", "augmenter", "optimizer", "scheduler", "metric", "adapter", "callback")
 
 RUNTIME_PARAMETERS: dict[str, tuple[str, ...]] = {
     "strategy": (),
