@@ -1,8 +1,5 @@
 """The catalogue of first-party components: what could be installed. `trainkit plugins registry write` makes it."""
 
-# Listing must be quick: importing pathlib takes longer than the whole scan.
-# ruff: noqa: PTH100, PTH110, PTH118, PTH120, PTH123
-
 from __future__ import annotations
 
 import os

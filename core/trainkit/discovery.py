@@ -4,30 +4,20 @@ An own scan of the folders on `sys.path` takes a tenth of the time of `importlib
 is blind: zip files on the path, and finders that bring their own distributions.
 """
 
-# Listing must be quick: importing pathlib takes longer than the whole scan.
-# ruff: noqa: PTH113, PTH118, PTH123, PTH208
-
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from . import __version__
-from .errors import nearest, printable
+from .errors import printable
 from .kinds import GROUP_PREFIX, KINDS
+from .metadata import core_clash, decoded, entry_points, header, normalised
 
-CORE = "trainkit-core"
-NAME = re.compile(r"[a-z][a-z0-9-]*")
-NAME_RULE = "a name is lower-case letters, digits and hyphens, beginning with a letter"
 UNKNOWN = "?"
 
 _MARK = GROUP_PREFIX.encode()
-_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
-_REQUIREMENT = re.compile(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^\]]*\])?\s*\(?([^;)]*)\)?\s*(?:;(.*))?")
-_CLAUSE = re.compile(r"\s*(===|~=|==|!=|>=|<=|>|<)\s*v?(\d+(?:\.\d+)*)(\.\*)?[^,]*")
 
 
 class Entry(NamedTuple):
@@ -102,11 +92,6 @@ def _marked(entry: Entry, providers: list[str]) -> Entry:
     return entry._replace(status="conflict", reason="also in " + ", ".join(p for p in providers if p != entry.provider))
 
 
-def normalised(distribution: str) -> str:
-    """Return a distribution's name as indexes compare it."""
-    return re.sub(r"[-_.]+", "-", distribution).lower()
-
-
 def _order(kind: str) -> tuple[int, str]:
     return (KINDS.index(kind) if kind in KINDS else len(KINDS)), kind
 
@@ -170,7 +155,7 @@ def _found_by_importlib(folders: list[str]) -> list[_Found]:
             if GROUP_PREFIX not in points:
                 continue
             metadata = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO")
-            name, version = _header(metadata or "", "Name"), _header(metadata or "", "Version")
+            name, version = header(metadata or "", "Name"), header(metadata or "", "Version")
         except Exception:  # noqa: S112 - a foreign finder may raise anything; what it cannot tell is not there
             continue
         if normalised(name) not in seen:
@@ -198,18 +183,20 @@ def _entries(raw: _Found, importable: set[str] | None) -> Iterator[Entry]:
         fault = "entry_points.txt cannot be read"
         yield Entry(UNKNOWN, UNKNOWN, "", printable(name), printable(version), "", "unreadable", fault)
         return
-    metadata = _decoded(raw.metadata)
+    metadata = decoded(raw.metadata)
     status, reason = "ok", ""
-    if metadata is None or not _header(metadata, "Name") or not _header(metadata, "Version"):
+    if metadata is None or not header(metadata, "Name") or not header(metadata, "Version"):
         status, reason = "unreadable", "METADATA is missing or damaged"
     else:
-        name, version = _header(metadata, "Name"), _header(metadata, "Version")
-        if clash := _core_clash(metadata):
+        name, version = header(metadata, "Name"), header(metadata, "Version")
+        if clash := core_clash(metadata):
             status, reason = "incompatible", clash
-    summary = printable(_header(metadata or "", "Summary"))
-    for kind, component, module, (point_status, point_reason) in _points(raw.entry_points.decode("utf-8", "replace")):
+    summary = printable(header(metadata or "", "Summary"))
+    for kind, component, module, (point_status, point_reason) in entry_points(
+        raw.entry_points.decode("utf-8", "replace")
+    ):
         identity = (printable(text) for text in (kind, component, module, name, version, summary))
-        entry = Entry(*identity, status=status, reason=reason)
+        entry = Entry(*identity)._replace(status=status, reason=reason)
         if point_status:
             entry = entry._replace(status=point_status, reason=point_reason)
         elif status == "ok" and importable is not None and not _is_importable(module, importable):
@@ -228,85 +215,3 @@ def _is_importable(module: str, importable: set[str]) -> bool:
         return find_spec(top) is not None
     except Exception:  # a foreign finder may raise anything
         return False
-
-
-def _decoded(metadata: bytes | None) -> str | None:
-    try:
-        return metadata.decode() if metadata is not None else None
-    except UnicodeDecodeError:
-        return None
-
-
-def _points(text: str) -> Iterator[tuple[str, str, str, tuple[str, str]]]:
-    """Yield (kind, name, module, (status, reason)) of each entry point in trainkit's groups."""
-    group = ""
-    for line in text.splitlines():
-        line = line.strip()
-        if not line or line.startswith(("#", ";")):
-            continue
-        if line.startswith("["):
-            group = line.strip("[] ")
-            continue
-        if not group.startswith(GROUP_PREFIX):
-            continue
-        kind = group.removeprefix(GROUP_PREFIX)
-        name, equals, module = (part.strip() for part in line.partition("="))
-        yield printable(kind), name, module, _point_fault(kind, name, module if equals else "")
-
-
-def _point_fault(kind: str, name: str, module: str) -> tuple[str, str]:
-    if kind not in KINDS:
-        close = nearest(kind, KINDS)
-        return "invalid name", f"there is no kind '{printable(kind)}'" + (f"; did you mean '{close}'?" if close else "")
-    if not NAME.fullmatch(name):
-        return "invalid name", NAME_RULE
-    if not _MODULE.fullmatch(module):
-        return "unreadable", "its line in entry_points.txt does not name a module"
-    return "", ""
-
-
-def _header(metadata: str, key: str) -> str:
-    return next(_headers(metadata, key), "")
-
-
-def _headers(metadata: str, key: str) -> Iterator[str]:
-    for line in metadata.splitlines():
-        if not line.strip():
-            return
-        name, colon, value = line.partition(":")
-        if colon and name.lower() == key.lower():
-            yield value.strip()
-
-
-def _core_clash(metadata: str) -> str:
-    """Return why the distribution cannot work with this core, or nothing."""
-    for requirement in _headers(metadata, "Requires-Dist"):
-        match = _REQUIREMENT.match(requirement)
-        if match is None or normalised(match[1]) != CORE or "extra" in (match[3] or ""):
-            continue
-        if not satisfies(__version__, match[2]):
-            return f"it needs {CORE}{match[2].strip()}, and {__version__} is installed"
-    return ""
-
-
-def satisfies(version: str, specifier: str) -> bool:
-    """Return whether a version lies in a range such as '>=0.1,<1'. Dotted numbers count; what follows them does not."""
-    have = _numbers(version)
-    return all(_holds(have, *match.groups()) for match in _CLAUSE.finditer(specifier))
-
-
-def _holds(have: tuple[int, ...], operator: str, bound: str, star: str | None) -> bool:
-    want = _numbers(bound)
-    width = max(len(have), len(want))
-    left, right = have + (0,) * (width - len(have)), want + (0,) * (width - len(want))
-    if operator in ("==", "===", "!="):
-        is_same = left[: len(want)] == want if star else left == right
-        return is_same != (operator == "!=")
-    if operator == "~=":
-        return left >= right and left[: len(want) - 1] == want[:-1]
-    return {">=": left >= right, "<=": left <= right, ">": left > right, "<": left < right}[operator]
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    match = re.match(r"v?(\d+(?:\.\d+)*)", version.strip())
-    return tuple(int(part) for part in match[1].split(".")) if match else ()

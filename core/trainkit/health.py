@@ -1,8 +1,5 @@
 """What went wrong with plugins before, so that a listing, which imports none, can show a plugin as broken."""
 
-# Listing must be quick: importing pathlib takes longer than the whole scan.
-# ruff: noqa: PTH103, PTH105, PTH110, PTH111, PTH118, PTH123
-
 from __future__ import annotations
 
 import os

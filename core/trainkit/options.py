@@ -13,8 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 
-from .config import show
-
 Target = Callable[..., Any]
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -23,18 +21,30 @@ _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "a multi
 _LENGTHS = {"min_length": "at least", "max_length": "at most"}
 
 
+class Required:
+    """Stand for the default of an option that has none."""
+
+    def __str__(self) -> str:
+        return "required"
+
+
+REQUIRED = Required()
+
+
 class OptionRow(NamedTuple):
-    """Describe an option for people: its type with bounds, its default as TOML ('' if a value is needed), its help."""
+    """Describe an option for people.
+
+    Args:
+        name: the option.
+        type: its type with bounds, in words.
+        default: its default; REQUIRED where a value is needed.
+        help: what it does.
+    """
 
     name: str
     type: str
-    default: str
+    default: Any
     help: str
-
-    @property
-    def is_required(self) -> bool:
-        """Return whether a value must be given."""
-        return not self.default
 
 
 def parameters(target: Target) -> dict[str, inspect.Parameter]:
@@ -124,7 +134,7 @@ def option_rows(model: type[BaseModel], help_texts: dict[str, str]) -> list[Opti
     rows = []
     for field in model.model_fields.values():
         name = field.alias or ""
-        default = "" if field.is_required() else show(field.default)
+        default = REQUIRED if field.is_required() else field.default
         rows.append(OptionRow(name, type_text(_annotation(field)), default, help_texts.get(name, "")))
     return rows
 

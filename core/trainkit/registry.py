@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import errors, health
 from .catalogue import Offer, available, read_catalogue
-from .discovery import NAME, Entry, discover, mark_conflicts, normalised
+from .discovery import Entry, discover, mark_conflicts
 from .kinds import KINDS
+from .metadata import NAME, normalised
 
 if TYPE_CHECKING:
     from .component import Component
