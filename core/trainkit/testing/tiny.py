@@ -11,7 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trainkit.api import Request
+from trainkit.compose import Run, compose
+from trainkit.config import layer_of
 from trainkit.contracts import IGNORED_LABEL, Batch, Outputs, Sample, Splits
+from trainkit.draft import make_draft
+from trainkit.plan import Plan, Setting, Situation, Stage
 
 VOCABULARY = 13
 
@@ -112,3 +117,57 @@ class TinyTask:
         """Check that the state is of this task."""
         if state["vocabulary"] != VOCABULARY:
             raise ValueError(f"a vocabulary of {VOCABULARY} is needed, got {state['vocabulary']}")
+
+
+class TinyStrategy:
+    """Answer every situation with the same stages.
+
+    Args:
+        stages: the stages of the plan.
+        settings: settings by dotted key.
+    """
+
+    samples = None
+
+    def __init__(self, stages: Sequence[Stage], settings: Mapping[str, Any] | None = None) -> None:
+        self.stages, self.settings = tuple(stages), dict(settings or {})
+
+    def plan(self, situation: Situation) -> Plan:
+        """Return the plan."""
+        del situation
+        settings = {key: Setting(value=value, reason="tiny") for key, value in self.settings.items()}
+        return Plan(strategy="tiny", stages=self.stages, settings=settings)
+
+
+def tiny_request(
+    settings: Mapping[str, Any] | None = None,
+    *,
+    stages: Sequence[Stage] = (Stage(epochs=2),),
+    task: Any = None,
+    callbacks: Sequence[object] = (),
+    **live: Any,
+) -> Request:
+    """Return the request of a run on the tiny task.
+
+    Args:
+        settings: settings by dotted key; they win over the rest.
+        stages: the stages of the plan.
+        task: another live task in place of the tiny one.
+        callbacks: live callbacks.
+        live: a live component for any other kind, as loss=MyLoss.
+    """
+    objects: dict[str, Any] = {"live:task": task or TinyTask(), "live:strategy": TinyStrategy(stages)}
+    named: dict[str, Any] = {"task": "live:task", "strategy": "live:strategy", "device": "cpu"}
+    for kind, given in live.items():
+        objects[f"live:{kind}"] = given
+        named[kind] = f"live:{kind}"
+    for place, callback in enumerate(callbacks):
+        objects[f"live:callback{place}"] = callback
+    named["callback"] = ["no:tensorboard", *(f"live:callback{place}" for place in range(len(callbacks)))]
+    return Request([layer_of(named, "tiny"), layer_of(settings or {}, "test")], objects, report=lambda message: None)
+
+
+def tiny_run(settings: Mapping[str, Any] | None = None, **arguments: Any) -> Run:
+    """Return a composed run on the tiny task that leaves nothing behind: see `tiny_request` for the arguments."""
+    request = tiny_request(settings, **arguments)
+    return compose(make_draft(request.layers, request.registry, request.live), None, request.listeners)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from trainkit import LossOutput
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 IGNORED_LABEL = -100
 LOG_VARIANCE_LIMIT = 5.0
@@ -51,16 +49,19 @@ def divergence_from_marginal(log_probabilities: Tensor, real: Tensor, counts: Te
     return (mean * (mean.clamp(min=tiny).log() - (marginal / marginal.sum()).log())).sum()
 
 
-def uncertainty_weighted(mean: Tensor, log_variance: Tensor, base: float) -> tuple[Tensor, Tensor]:
-    """Return base * exp(-s) * mean + s / 2 with s the clamped log-variance, and the weight base * exp(-s).
+def clamped(log_variance: Tensor) -> Tensor:
+    """Return a log-variance within [-5, 5] [impl]: no term is switched off for good, none drowns the others."""
+    return log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
 
-    The form of a classification term. At its minimum s = ln(2 * base * mean), so a hard term is trusted less.
 
-    Source: Kendall, Gal and Cipolla 2018, arXiv 1705.07115 [paper]; the clamp to [-5, 5] [impl].
+def uncertainty_weight(log_variance: Tensor, base: float) -> Tensor:
+    """Return base * exp(-s), the weight of a classification term with log-variance s.
+
+    The loss adds s / 2 for each such term, so that it is least at s = ln(2 * base * term): a hard term is trusted less.
+
+    Source: Kendall, Gal and Cipolla 2018, arXiv 1705.07115 [paper].
     """
-    s = log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
-    weight = base * torch.exp(-s)
-    return weight * mean + 0.5 * s, weight.detach()
+    return base * torch.exp(-clamped(log_variance))
 
 
 class Multitask(nn.Module):
@@ -120,41 +121,44 @@ class Multitask(nn.Module):
         count = lengths.sum()
         smoothing = self.label_smoothing if self.training else 0.0
         losses, likelihoods = token_losses(log_probabilities, labels, smoothing)
-        token_sums = losses.reshape(len(labels), -1).sum(1)
 
-        # Every term is a sum over the same tokens, so that one count serves them all.
-        sums: dict[str, Tensor] = {}
+        # Means over each sample, weighted by its tokens: all terms are sums over the same tokens, one count serves all.
+        of_samples: dict[str, Tensor] = {}
         if self.base_weights["tokens"]:
-            sums["tokens"] = token_sums.sum()
+            of_samples["tokens"] = losses.reshape(len(labels), -1).sum(1) / lengths.clamp(min=1)
         if self.base_weights["properties"] and props_logits is not None and props is not None:
-            flags = property_losses(props_logits.to(losses.dtype), props.to(losses.dtype))
-            sums["properties"] = (flags * lengths).sum()
+            of_samples["properties"] = property_losses(props_logits.to(losses.dtype), props.to(losses.dtype))
+        sums = {name: (term * lengths).sum() for name, term in of_samples.items()}
         if self.base_weights["diversity"]:
             self._count(labels, real, logits.shape[-1])
             sums["diversity"] = divergence_from_marginal(log_probabilities, real, self.label_counts) * count
         self._report(sums)
 
-        total, weights = self._weigh(sums, count)
+        weights = self._weights(sums)
         parts: dict[str, tuple[Tensor, Tensor | float]] = {name: (term.detach(), count) for name, term in sums.items()}
         parts["nll"] = (likelihoods.detach().sum(), count)
-        per_sample = token_sums.detach() / lengths.clamp(min=1)
-        # 0 * logits keeps the graph when no term is left, and costs nothing worth naming otherwise.
-        total = total if sums else 0.0 * logits.sum()
-        return LossOutput(total, count, parts=parts, weights=weights, per_sample=per_sample)
+        # A term of 0 keeps the graph when all weights are 0.
+        total = sum((weights[name] * term for name, term in sums.items()), 0.0 * losses.sum())
+        return LossOutput(
+            total + self._regulariser(sums) * count,
+            count,
+            parts=parts,
+            weights={name: w.detach() if isinstance(w, Tensor) else w for name, w in weights.items()},
+            per_sample=sum((weights[name] * term for name, term in of_samples.items()), 0.0 * lengths).detach(),
+        )
 
-    def _weigh(self, sums: dict[str, Tensor], count: Tensor) -> tuple[Tensor, dict[str, Tensor | float]]:
-        total: Any = 0.0
-        weights: dict[str, Tensor | float] = {}
-        for name, term in sums.items():
-            base = self.base_weights[name]
-            if self.training and name in self.log_variances:
-                mean = term / count.clamp(min=1)
-                weighted, weights[name] = uncertainty_weighted(mean, self.log_variances[name], base)
-                total = total + weighted * count
-            else:
-                weights[name] = base
-                total = total + base * term
-        return total, weights
+    def _weights(self, active: Iterable[str]) -> dict[str, Tensor | float]:
+        """Return the weight of each active term: learned in training, the fixed one elsewhere."""
+        weights: dict[str, Tensor | float] = {name: self.base_weights[name] for name in active}
+        if self.training:
+            learned = {name: s for name, s in self.log_variances.items() if name in weights}
+            weights |= {name: uncertainty_weight(s, self.base_weights[name]) for name, s in learned.items()}
+        return weights
+
+    def _regulariser(self, active: Iterable[str]) -> Tensor | float:
+        if not self.training:
+            return 0.0
+        return sum((0.5 * clamped(self.log_variances[name]) for name in active if name in self.log_variances), 0.0)
 
     @torch.no_grad()
     def _count(self, labels: Tensor, real: Tensor, symbols: int) -> None:

@@ -34,10 +34,11 @@ def baseline_plan(
     notes: tuple[str, ...] = ()
     if stages != recipe:
         full = total_steps(recipe, situation.train_samples, 1, batch_size)
-        notes = (
+        note = (
             f"no accelerator: {stages[0].epochs} of {epochs} epochs, to stay near {limit} optimizer steps. "
-            f"The full recipe takes {full:,}: --set strategy.cpu_steps=none",
+            f"The full recipe takes {full:,}: --set strategy.cpu_steps=none"
         )
+        notes = (note,)
     return Plan(strategy="baseline", stages=stages, settings=settings, notes=notes)
 
 

@@ -43,10 +43,11 @@ def phase1_plan(
     if (stages, drawn) != (recipe, variants):
         settings |= _short_run(total_steps(stages, samples, drawn, batch_size))
         full = total_steps(recipe, samples, variants, batch_size)
-        notes = (
+        note = (
             f"no accelerator: {stages[0].epochs} of {epochs} epochs and {drawn} of {variants} variants, to stay near "
-            f"{limit} optimizer steps. The full recipe takes {full:,}: --set strategy.cpu_steps=none",
+            f"{limit} optimizer steps. The full recipe takes {full:,}: --set strategy.cpu_steps=none"
         )
+        notes = (note,)
     return Plan(strategy="phase1", stages=stages, settings=settings, notes=notes)
 
 

@@ -1,0 +1,201 @@
+"""Checks of losses: a sum and a count that add up, gradients where they belong, and nothing from ignored positions."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from trainkit.binding import bind_loss
+from trainkit.contracts import IGNORED_LABEL, LossOutput
+
+from .component import ComponentConformance, NotChecked, plain, same
+
+SAMPLES = 6
+CLASSES = 7
+
+
+class LossConformance(ComponentConformance):
+    """Check a loss.
+
+    Attributes:
+        decomposes: whether the loss of a batch is the sum of the losses of its samples; contrastive terms do not.
+        ignores_labels: whether it reads `labels` and leaves out those that are -100.
+    """
+
+    kind = "loss"
+    decomposes: ClassVar[bool] = True
+    ignores_labels: ClassVar[bool] = True
+
+    def inputs(self) -> dict[str, Tensor]:
+        """Return a batch and outputs of 6 samples of different lengths, with all that the loss reads."""
+        generator = torch.Generator().manual_seed(0)
+        labels = torch.randint(0, CLASSES, (SAMPLES, 5), generator=generator)
+        for sample, length in enumerate((5, 3, 1, 4, 2, 5)):
+            labels[sample, length:] = IGNORED_LABEL
+        values = {
+            "logits": torch.randn(SAMPLES, 5, CLASSES, generator=generator),
+            "labels": labels,
+            "props_logits": torch.randn(SAMPLES, 3, generator=generator),
+            "props": torch.randint(0, 2, (SAMPLES, 3), generator=generator).float(),
+        }
+        binding = bind_loss(self.loss())
+        if missing := binding.missing(values):
+            raise NotChecked(f"give inputs(): the loss reads {', '.join(sorted(missing))}")
+        read = {value for _, value in (*binding.required, *binding.optional)}
+        return {name: value for name, value in values.items() if name in read}
+
+    def loss(self) -> nn.Module:
+        """Return a fresh loss, in training mode."""
+        loss: nn.Module = self.build()
+        return loss.train()
+
+    def call(self, loss: nn.Module, values: Mapping[str, Tensor]) -> LossOutput:
+        """Return what the loss answers to the values that it reads."""
+        answer = bind_loss(loss)(values)
+        assert isinstance(answer, LossOutput), f"a LossOutput is expected, not {type(answer).__name__}"
+        return answer
+
+    def predictions(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return those values that a model makes; by their names, logits. Gradients have to reach them."""
+        return {name: value for name, value in values.items() if name.endswith("logits")}
+
+    def gradients(self, values: Mapping[str, Tensor], *, loss: nn.Module | None = None) -> dict[str, Tensor]:
+        """Return the gradient of the mean loss with respect to each prediction."""
+        leaves = {name: value.clone().requires_grad_() for name, value in self.predictions(values).items()}
+        output = self.call(loss or self.loss(), {**values, **leaves})
+        (output.sum / torch.as_tensor(output.count).clamp(min=1)).backward()
+        return {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+
+    def test_is_a_module(self) -> None:
+        """It is an nn.Module, so its parameters and buffers are trained, moved and saved."""
+        assert isinstance(self.build(), nn.Module)
+
+    def test_gives_a_finite_sum_and_a_count(self) -> None:
+        """The sum is a finite scalar with a gradient, the count is positive, parts are detached pairs."""
+        values = self.inputs()
+        leaves = {name: value.clone().requires_grad_() for name, value in self.predictions(values).items()}
+        output = self.call(self.loss(), {**values, **leaves})
+        assert output.sum.ndim == 0
+        assert output.sum.requires_grad
+        assert math.isfinite(float(output.sum.detach()))
+        assert float(output.count) > 0
+        for name, (total, count) in output.parts.items():
+            assert not total.requires_grad, f"part {name} keeps the graph alive"
+            assert math.isfinite(float(total)), f"part {name}"
+            assert float(count) > 0, f"part {name}"
+        assert not any(isinstance(weight, Tensor) and weight.requires_grad for weight in output.weights.values())
+
+    def test_gradient_reaches_every_prediction(self) -> None:
+        """Every prediction gets a finite gradient that is not all 0."""
+        values = self.inputs()
+        gradients = self.gradients(values)
+        assert gradients.keys() == self.predictions(values).keys()
+        assert gradients, "no input is a prediction: override predictions()"
+        for name, gradient in gradients.items():
+            assert torch.isfinite(gradient).all(), name
+            assert gradient.abs().sum() > 0, name
+
+    def test_following_the_gradient_lowers_it(self) -> None:
+        """A small step against the gradient makes the loss smaller."""
+        values = self.inputs()
+        gradients = self.gradients(values)
+        moved = {name: value - 0.01 * gradients[name] for name, value in self.predictions(values).items()}
+        assert self.call(self.loss(), {**values, **moved}).sum < self.call(self.loss(), values).sum
+
+    def test_ignored_positions_change_nothing(self) -> None:
+        """Other logits where the label is -100 give the same loss to the bit, and no gradient arrives there."""
+        values = self.inputs()
+        if not self.ignores_labels:
+            assert "labels" not in values, "a loss that reads labels leaves out those that are -100"
+            return
+        ignored = values["labels"] == IGNORED_LABEL
+        changed = {**values, "logits": values["logits"] + 3.0 * ignored.unsqueeze(-1)}
+        one, other = self.call(self.loss(), values), self.call(self.loss(), changed)
+        assert same(one.sum, other.sum)
+        assert same(torch.as_tensor(one.count), torch.as_tensor(other.count))
+        assert self.gradients(values)["logits"][ignored].abs().sum() == 0
+
+    def test_nothing_real_is_an_exact_zero(self) -> None:
+        """A batch in which every label is ignored gives a sum of 0 and gradients of 0, never NaN."""
+        values = self.inputs()
+        if not self.ignores_labels:
+            assert "labels" not in values
+            return
+        empty = {**values, "labels": torch.full_like(values["labels"], IGNORED_LABEL)}
+        assert float(self.call(self.loss(), empty).sum.detach()) == 0
+        assert float(self.call(self.loss(), empty).count) == 0
+        for gradient in self.gradients(empty).values():
+            assert gradient.abs().sum() == 0
+
+    def test_parts_of_a_batch_add_up(self) -> None:
+        """Counts of parts of a batch add up; if the loss decomposes, so do sums and gradients, to 1e-6."""
+        values = self.inputs()
+        parts = [
+            {name: value[rows] for name, value in values.items()} for rows in (slice(0, 1), slice(1, 4), slice(4, 6))
+        ]
+        whole = self.call(self.loss(), values)
+        outputs = [self.call(self.loss(), part) for part in parts]
+        assert math.isclose(sum(float(o.count) for o in outputs), float(whole.count))
+        total = sum(float(output.sum.detach()) for output in outputs)
+        assert math.isclose(total, float(whole.sum.detach()), rel_tol=1e-5) == self.decomposes
+        if self.decomposes:
+            for name, gradient in self.gradients(values).items():
+                pieces = [self.gradients(p)[name] * float(o.count) for p, o in zip(parts, outputs, strict=True)]
+                assert torch.allclose(torch.cat(pieces) / float(whole.count), gradient, atol=1e-6)
+
+    def test_losses_of_samples_are_means(self) -> None:
+        """Where it tells losses of samples, each is the mean over that sample alone, and none carries a gradient."""
+        values = self.inputs()
+        per_sample = self.call(self.loss(), values).per_sample
+        if per_sample is None:
+            return
+        assert per_sample.shape == (SAMPLES,)
+        assert not per_sample.requires_grad
+        if self.decomposes:
+            for sample in range(SAMPLES):
+                alone = self.call(self.loss(), {name: value[sample : sample + 1] for name, value in values.items()})
+                mean = float(alone.sum.detach()) / max(float(alone.count), 1.0)
+                assert math.isclose(float(per_sample[sample]), mean, rel_tol=1e-5, abs_tol=1e-6)
+
+    def test_half_precision_is_widened(self) -> None:
+        """Logits in bf16 or fp16 give the loss of their rounded values in fp32, not less exact than that."""
+        values = self.inputs()
+        for dtype in (torch.bfloat16, torch.float16):
+            half = {name: value.to(dtype) for name, value in self.predictions(values).items()}
+            exact = self.call(self.loss(), {**values, **{name: value.float() for name, value in half.items()}})
+            rough = self.call(self.loss(), {**values, **half})
+            assert math.isclose(float(rough.sum.detach()), float(exact.sum.detach()), rel_tol=1e-5), dtype
+
+    def test_state_continues(self) -> None:
+        """Its state in a fresh loss gives the same next value to the bit, and is plain."""
+        values = self.inputs()
+        first = self.loss()
+        for _ in range(3):
+            self.call(first, values)
+        state = copy.deepcopy(first.state_dict())
+        assert plain(dict(state))
+        second = self.loss()
+        second.load_state_dict(state)
+        assert same(self.call(second, values).sum.detach(), self.call(first, values).sum.detach())
+
+    def test_evaluation_leaves_it_as_it_is(self) -> None:
+        """In evaluation mode it repeats itself and its state does not change."""
+        values = self.inputs()
+        loss = self.loss()
+        self.call(loss, values)
+        loss.eval()
+        before = copy.deepcopy(loss.state_dict())
+        assert same(self.call(loss, values).sum.detach(), self.call(loss, values).sum.detach())
+        assert same(dict(before), dict(loss.state_dict()))
+
+    def test_inputs_are_left_whole(self) -> None:
+        """It changes none of its inputs."""
+        values = self.inputs()
+        before: dict[str, Any] = {name: value.clone() for name, value in values.items()}
+        self.call(self.loss(), values)
+        assert same(before, values)

@@ -1,0 +1,99 @@
+"""Checks of schedulers: learning rates follow from the step alone, and groups keep their ratios."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from .component import ComponentConformance, plain
+
+RATES = (1.0, 0.1)
+
+
+class SchedulerConformance(ComponentConformance):
+    """Check a scheduler.
+
+    Attributes:
+        total_steps: the length it is checked with.
+    """
+
+    kind = "scheduler"
+    total_steps: ClassVar[int] = 40
+
+    def scheduler(self, total_steps: int | None = None) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return a fresh scheduler over two groups with learning rates of 1 and 0.1."""
+        groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in RATES]
+        optimizer = torch.optim.SGD(groups)
+        scheduler: torch.optim.lr_scheduler.LRScheduler = self.build(
+            optimizer=optimizer, total_steps=total_steps or self.total_steps
+        )
+        return scheduler
+
+    def advance(self, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
+        """Make one step; override it for a scheduler that needs a value."""
+        scheduler.optimizer.step()
+        scheduler.step()
+
+    def rates(self, scheduler: torch.optim.lr_scheduler.LRScheduler, steps: int) -> list[list[float]]:
+        """Return the learning rates of all groups over the next steps."""
+        found = []
+        for _ in range(steps):
+            found.append([float(group["lr"]) for group in scheduler.optimizer.param_groups])
+            self.advance(scheduler)
+        return found
+
+    def test_is_a_torch_scheduler(self) -> None:
+        """It is a torch LRScheduler."""
+        assert isinstance(self.scheduler(), torch.optim.lr_scheduler.LRScheduler)
+
+    def test_is_a_function_of_the_step(self) -> None:
+        """Two fresh schedulers give the same rates, to the bit."""
+        assert self.rates(self.scheduler(), self.total_steps) == self.rates(self.scheduler(), self.total_steps)
+
+    def test_resumes_to_the_bit(self) -> None:
+        """Its state in a fresh scheduler, at any step, gives the rates of the uninterrupted one."""
+        straight = self.rates(self.scheduler(), self.total_steps)
+        for cut in (0, 1, self.total_steps // 2, self.total_steps - 1):
+            first = self.scheduler()
+            self.rates(first, cut)
+            second = self.scheduler()
+            second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
+            second.load_state_dict(copy.deepcopy(first.state_dict()))
+            assert self.rates(second, self.total_steps - cut) == straight[cut:], f"resumed at step {cut}"
+
+    def test_state_is_plain(self) -> None:
+        """Its state is numbers, strings and tensors only."""
+        scheduler = self.scheduler()
+        self.rates(scheduler, 3)
+        assert plain(scheduler.state_dict())
+
+    def test_keeps_the_ratios_of_groups(self) -> None:
+        """A group with a tenth of the rate has a tenth of it at every step."""
+        for first, second in self.rates(self.scheduler(), self.total_steps):
+            assert math.isclose(second, first * RATES[1] / RATES[0], rel_tol=1e-9, abs_tol=1e-12)
+
+    def test_rates_are_never_negative(self) -> None:
+        """No rate is negative or not finite, also beyond the planned steps."""
+        rates = self.rates(self.scheduler(), self.total_steps + 5)
+        assert all(math.isfinite(rate) and rate >= 0 for row in rates for rate in row)
+
+    def test_does_not_waste_the_first_step(self) -> None:
+        """The rate of the first step is above 0."""
+        assert all(rate > 0 for rate in self.rates(self.scheduler(), 1)[0])
+
+    def test_takes_the_shortest_trainings(self) -> None:
+        """One, two or three steps in all are enough."""
+        for total in (1, 2, 3):
+            rates = self.rates(self.scheduler(total), total)
+            assert any(rate > 0 for row in rates for rate in row), f"no learning in {total} steps"
+
+    def test_reports_the_rates_it_sets(self) -> None:
+        """get_last_lr gives what stands in the optimizer."""
+        scheduler = self.scheduler()
+        for _ in range(5):
+            assert [float(r) for r in scheduler.get_last_lr()] == [g["lr"] for g in scheduler.optimizer.param_groups]
+            self.advance(scheduler)

@@ -1,0 +1,100 @@
+"""Checks of strategies: a plan for every situation in their range, made of settings that exist."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from trainkit.config import LIST_KINDS, ONE_KINDS, default_layer, layer_of
+from trainkit.draft import merged
+from trainkit.plan import ParameterGroup, Plan, Situation
+from trainkit.registry import Registry
+from trainkit.settings import check_settings
+
+from .component import ComponentConformance
+
+LARGEST = 10_000_000
+
+
+class StrategyConformance(ComponentConformance):
+    """Check a strategy."""
+
+    kind = "strategy"
+
+    def situations(self) -> Iterator[Situation]:
+        """Yield situations over the strategy's range of samples, with and without a GPU, difficulty and quality."""
+        low, high = self.build().samples or (1, LARGEST)
+        high = LARGEST if high is None else high
+        powers = [2**k for k in range(int(math.log2(LARGEST)) + 1)]
+        counts = sorted({max(low, 1), low + 1, (low + high) // 2, high, *(n for n in powers if low <= n <= high)})
+        groups = (ParameterGroup(name="encoder", parameters=80_000), ParameterGroup(name="head", parameters=20_000))
+        for samples in (n for n in counts if low <= n <= high):
+            for device in ("cpu", "cuda"):
+                for told in (False, True):
+                    yield Situation(
+                        train_samples=samples,
+                        val_samples=max(1, samples // 10),
+                        device=device,
+                        cores=2,
+                        parameter_groups=groups,
+                        has_difficulty=told,
+                        has_quality=told,
+                    )
+
+    def plans(self) -> Iterator[Plan]:
+        """Yield a fresh strategy's plan for each situation."""
+        strategy = self.build()
+        for situation in self.situations():
+            plan = strategy.plan(situation)
+            assert isinstance(plan, Plan), f"a Plan is expected, not {type(plan).__name__}"
+            yield plan
+
+    def test_range_is_a_range(self) -> None:
+        """`samples` is None or (smallest, largest), on the class itself, so that auto can ask without building it."""
+        samples = self.load().target.samples
+        assert samples is None or (samples[0] >= 0 and (samples[1] is None or samples[0] <= samples[1]))
+        assert samples == self.build().samples
+
+    def test_plans_every_situation_of_its_range(self) -> None:
+        """For every number of samples in its range there is a plan under its own name; stages differ in name."""
+        for plan in self.plans():
+            assert plan.strategy == self.component
+            names = [stage.name for stage in plan.stages]
+            assert len(set(names)) == len(names), f"two stages share a name: {names}"
+
+    def test_is_a_function_of_the_situation(self) -> None:
+        """Asked twice, it answers the same."""
+        assert list(self.plans()) == list(self.plans())
+
+    def test_plan_survives_json(self) -> None:
+        """The plan comes back from JSON as it was."""
+        for plan in self.plans():
+            stored = Plan.model_validate_json(plan.model_dump_json())
+            assert stored.model_dump(mode="json") == plan.model_dump(mode="json")
+
+    def test_settings_have_reasons(self) -> None:
+        """Each setting says why."""
+        for plan in self.plans():
+            mute = [key for key, setting in plan.settings.items() if len(setting.reason.split()) < 2]
+            assert not mute, f"no reason for {', '.join(mute)}"
+
+    def test_settings_exist(self) -> None:
+        """Every setting is one of the run's, or an option of a component that the plan names; its value is valid."""
+        registry = Registry()
+        for plan in self.plans():
+            proposed = layer_of({key: setting.value for key, setting in plan.settings.items()}, "plan")
+            config = merged([default_layer(), proposed])
+            check_settings(config)
+            config.check_lists()
+            for kind in ONE_KINDS:
+                if options := config.options(kind):
+                    assert f"{kind}.use" in proposed, f"the plan sets {kind} options but names no {kind}"
+                    registry.load(kind, config[f"{kind}.use"]).validate(options)
+            for kind in LIST_KINDS:
+                for name in config.listed(kind):
+                    registry.load(kind, name).validate(config.options(kind, name))
+
+    def test_chooses_no_strategy_and_no_task(self) -> None:
+        """A plan neither names a strategy nor a task: those were chosen before it was asked."""
+        for plan in self.plans():
+            assert not any(key.partition(".")[0] in ("strategy", "task") for key in plan.settings)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+from trainkit import UsageError
+from trainkit.testing import CallbackConformance
+from trainkit_callback_early_stopping.early_stopping import EarlyStopping, Judge, improves, is_falling
+
+
+class FakeRun:
+    """Stands for a run: notes what it is asked for."""
+
+    def __init__(self, monitor="val/loss", mode="min"):
+        self.monitor, self.monitor_mode = monitor, mode
+        self.moment = SimpleNamespace(progress=0.5)
+        self.stopped, self.ended = [], []
+        self.stop, self.end_stage = self.stopped.append, self.ended.append
+
+
+def heard(callback, values, run, tag="val/loss"):
+    for number, value in enumerate(values, 1):
+        callback.after_evaluation(run, "val", {tag: value})
+        if run.stopped or run.ended:
+            return number
+    return None
+
+
+class TestEarlyStopping(CallbackConformance):
+    component = "early-stopping"
+
+    def used(self):
+        callback = self.build()
+        heard(callback, [1.0, 0.9, math.nan, 0.95], FakeRun())
+        return callback
+
+
+@pytest.mark.parametrize(
+    ("values", "stop"), [([1.0, 0.9995, 0.9994], 3), ([1.0, 0.9, 0.9, 0.9], 4), ([1.0, 0.9, 0.8, 0.7], None)]
+)
+def test_plain_rule(values, stop):
+    run = FakeRun()
+    assert heard(EarlyStopping(patience=2, min_delta=0.001), values, run) == stop
+
+
+def test_says_why():
+    run = FakeRun()
+    heard(EarlyStopping(patience=2), [1.0, 1.0, 1.0], run)
+    assert run.stopped == ["no improvement of val/loss for 2 evaluations"]
+
+
+def test_rising_values_are_taken_from_the_run_or_from_the_options():
+    assert heard(EarlyStopping(patience=2), [0.1, 0.2, 0.3, 0.2, 0.3], FakeRun("val/f1", "max"), "val/f1") == 5
+    assert (
+        heard(EarlyStopping(patience=2, monitor="val/f1", mode="max"), [0.1, 0.2, 0.1, 0.1], FakeRun(), "val/f1") == 4
+    )
+
+
+def test_a_monitor_of_its_own_needs_a_mode():
+    with pytest.raises(UsageError, match="cannot tell whether val/f1 should fall or rise"):
+        EarlyStopping(monitor="val/f1")
+
+
+def test_third_value_that_is_not_finite_ends_it():
+    run = FakeRun()
+    assert heard(EarlyStopping(patience=10), [1.0, math.nan, math.inf, math.nan], run) == 4
+    assert run.stopped == ["val/loss was not finite for 3 evaluations"]
+    assert heard(EarlyStopping(patience=10), [1.0, math.nan, math.nan, 0.9, math.nan], FakeRun()) is None
+
+
+def test_in_stage_scope_the_stage_ends_and_the_next_begins_anew():
+    run, callback = FakeRun(), EarlyStopping(patience=2, scope="stage")
+    assert heard(callback, [1.0, 1.0, 1.0], run) == 3
+    assert run.stopped == []
+    callback.on_stage_start()
+    run.ended.clear()
+    assert heard(callback, [5.0, 4.0, 4.0], run) is None
+
+
+def test_other_splits_failed_evaluations_and_the_last_one_are_not_judged():
+    run, callback = FakeRun(), EarlyStopping(patience=1)
+    callback.after_evaluation(run, "val", {"val/loss": 1.0})
+    before = callback.state_dict()
+    callback.after_evaluation(run, "test", {"test/loss": 9.0})
+    callback.after_evaluation(run, "val", {})
+    run.moment.progress = 1.0
+    callback.after_evaluation(run, "val", {"val/loss": 9.0})
+    assert callback.state_dict() == before
+    assert run.stopped == []
+
+
+def test_a_value_that_no_evaluation_gives_is_an_error_that_names_the_nearest():
+    with pytest.raises(UsageError, match="did you mean 'val/accuracy'"):
+        EarlyStopping(monitor="val/acuracy", mode="max").after_evaluation(FakeRun(), "val", {"val/accuracy": 1.0})
+
+
+def test_resume_at_patience_two_of_three_stops_where_the_uninterrupted_run_would():
+    values = [1.0, 1.0, 1.0]
+    first, second, run = EarlyStopping(patience=3), EarlyStopping(patience=3), FakeRun()
+    assert heard(first, values, run) is None
+    second.load_state_dict(first.state_dict())
+    assert heard(second, [1.0], run) == 1
+
+
+def test_relative_improvement():
+    assert improves(99.8, 100.0, 1e-3, relative=True)
+    assert not improves(99.95, 100.0, 1e-3, relative=True)
+    assert improves(99.95, 100.0, 1e-3, relative=False)
+
+
+@pytest.mark.parametrize(
+    ("values", "falling"),
+    [([3, 2, 1], True), ([1, 2, 3], False), ([1, 1, 1], False), ([2, 1], False), ([1, 2, 0.9, 2.1, 1], False)],
+)
+def test_slope_must_be_negative_beyond_its_error(values, falling):
+    assert is_falling(values) == falling
+
+
+def test_adaptive_is_twice_as_patient_while_values_fall():
+    falling = [1.0 - 0.0004 * step for step in range(20)]
+    plain, adaptive = Judge(4, 0.01), Judge(4, 0.01, adaptive=True)
+    plain_stop = next(number for number, value in enumerate(falling, 1) if plain.is_over(value))
+    adaptive_stop = next(number for number, value in enumerate(falling, 1) if adaptive.is_over(value))
+    assert (plain_stop, adaptive_stop) == (5, 9)
+
+
+def test_adaptive_judges_a_moving_average():
+    judge = Judge(5, adaptive=True)
+    judge.is_over(1.0)
+    judge.is_over(0.0)
+    assert judge.best == pytest.approx(0.7)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from trainkit.testing import CallbackConformance
+from trainkit_callback_tensorboard.tensorboard import TensorBoard, settings_of
+
+
+class TestTensorBoard(CallbackConformance):
+    component = "tensorboard"
+
+
+def fake_run(folder, step=0, resumed=False):
+    config = SimpleNamespace(history={"optimizer.lr": [], "metric": []})
+    values = {"optimizer.lr": 0.001, "metric": ["token-accuracy"]}
+    config = type("Config", (), {"history": config.history, "__getitem__": lambda _, key: values[key]})()
+    return SimpleNamespace(
+        directory=SimpleNamespace(path=folder), moment=SimpleNamespace(step=step), resumed=resumed, config=config
+    )
+
+
+def written(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_rows_are_written_under_their_own_tags(tmp_path):
+    board, run = TensorBoard(), fake_run(tmp_path)
+    board.on_run_start(run)
+    for step in (10, 20):
+        run.moment.step = step
+        board.on_log(run, {"train/loss": 1.0 / step, "train/learning_rate": 0.5, "val/token-accuracy": 0.25})
+    board.on_run_end(run)
+    assert written(tmp_path) == {
+        "train/loss": [(10, pytest.approx(0.1)), (20, pytest.approx(0.05))],
+        "train/learning_rate": [(10, 0.5), (20, 0.5)],
+        "val/token-accuracy": [(10, 0.25), (20, 0.25)],
+    }
+
+
+def test_a_resumed_run_purges_what_the_crash_left_behind(tmp_path):
+    first, run = TensorBoard(), fake_run(tmp_path)
+    first.on_run_start(run)
+    for step in (10, 20, 30):
+        run.moment.step = step
+        first.on_log(run, {"train/loss": float(step)})
+    first._writer.close()  # the process dies: no on_run_end
+
+    second, run = TensorBoard(), fake_run(tmp_path, step=20, resumed=True)
+    second.on_run_start(run)
+    for step in (30, 40):
+        run.moment.step = step
+        second.on_log(run, {"train/loss": step + 0.5})
+    second.on_run_end(run)
+    assert written(tmp_path) == {"train/loss": [(10, 10.0), (20, 20.0), (30, 30.5), (40, 40.5)]}
+
+
+def test_settings_and_last_values_are_in_the_hparams_tab(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board, run = TensorBoard(), fake_run(tmp_path)
+    board.on_log(run, {"val/loss": 2.0})
+    board.on_log(run, {"val/loss": 1.0})
+    board.on_run_end(run)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(events.PluginTagToContent("hparams"))
+    assert settings_of(run) == {"optimizer.lr": 0.001, "metric": "['token-accuracy']"}
+
+
+def test_a_run_without_rows_writes_nothing_and_one_without_a_directory_neither(tmp_path):
+    board = TensorBoard()
+    board.on_run_start(fake_run(tmp_path))
+    board.on_run_end(fake_run(tmp_path))
+    nowhere = fake_run(tmp_path)
+    nowhere.directory = None
+    board.on_log(nowhere, {"train/loss": 1.0})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_is_imported_with_the_first_row_only():
+    code = (
+        "import sys; from trainkit_callback_tensorboard.tensorboard import TensorBoard; TensorBoard(); "
+        "sys.exit('tensorboard' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from trainkit import Situation
+from trainkit.testing import StrategyConformance
+from trainkit_strategy_baseline.baseline import Baseline, baseline_plan
+
+
+class TestBaseline(StrategyConformance):
+    component = "baseline"
+
+
+def test_is_chosen_by_name_only():
+    assert Baseline.samples is None
+
+
+def test_full_recipe_on_an_accelerator():
+    plan = baseline_plan(Situation(train_samples=100_000, device="cuda"))
+    assert [stage.epochs for stage in plan.stages] == [20]
+    assert plan.notes == ()
+
+
+def test_cpu_limit_shortens_the_training_and_says_so():
+    plan = baseline_plan(Situation(train_samples=1500))  # 94 steps an epoch
+    assert [stage.epochs for stage in plan.stages] == [6]
+    assert "6 of 20 epochs" in plan.notes[0]
+    assert "1,880" in plan.notes[0]
+    assert "--set strategy.cpu_steps=none" in plan.notes[0]
+    assert baseline_plan(Situation(train_samples=1500), cpu_steps=None).stages[0].epochs == 20
