@@ -30,7 +30,7 @@ class Gathered:
         self.pairs.setdefault("", []).append((loss.sum.detach(), loss.count))
         for name, pair in loss.parts.items():
             self.pairs.setdefault(name, []).append(pair)
-        self.weights = dict(loss.weights)
+        self.weights = {name: torch.as_tensor(weight).detach() for name, weight in loss.weights.items()}
 
     def take(self) -> dict[str, float]:
         """Return the row of what was gathered, by tag, and begin anew."""
@@ -48,7 +48,7 @@ class Gathered:
         """Return what is gathered, so that the row of an interrupted interval is that of an uninterrupted one."""
         return {
             "pairs": {name: [[torch.as_tensor(s), torch.as_tensor(c)] for s, c in pairs] for name, pairs in self.pairs.items()},
-            "weights": {name: torch.as_tensor(weight).detach() for name, weight in self.weights.items()},
+            "weights": self.weights,
             "norms": [float(norm) for norm in self.norms],
             "extra": {tag: float(value) for tag, value in self.extra.items()},
         }
