@@ -65,7 +65,7 @@ lint: install
 	@echo "make: types (mypy --strict on core and cli)"
 	@$(BIN)/mypy
 	@echo "make: import contracts (import-linter)"
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 .PHONY: format
 format: install
