@@ -1,0 +1,420 @@
+"""Checkpoints: folders of safetensors and JSON that are found again whole, whatever ended the run.
+
+How one is written is told in commit.py. Only when it is durable is it reported, best.json moved, and what is no longer
+needed removed. tests/core/test_checkpoint_crash.py replays every state that a power cut can leave behind and shows that
+no confirmed checkpoint is lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from torch import Tensor
+
+from . import manifest, strict_json, tensorfile
+from .commit import MAX_DOCUMENT_BYTES, Buffers, Snapshot, check_snapshot, rendered, size_of, write_checkpoint
+from .errors import CheckpointError, ResourceError, printable
+from .filesystem import (
+    SYSTEM,
+    TEMPORARY,
+    FileSystem,
+    disk_error,
+    open_regular,
+    read_file,
+    reason,
+    remove_tree,
+    replace_file,
+    size_text,
+)
+from .statetree import flatten
+
+__all__ = ["Checkpoint", "Checkpoints", "Snapshot", "retained"]
+
+BEST = "best.json"
+_FOLDER = re.compile(r"checkpoint-(0|[1-9][0-9]{0,17})")
+Report = Callable[[str], None]
+
+
+class Checkpoint:
+    """Read a checkpoint. Everything in its folder is taken for data that anybody may have changed.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        CheckpointError: it has no manifest that can be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        found = manifest.Manifest.read(path)
+        if path.name != f"checkpoint-{found.step}":
+            raise CheckpointError("a checkpoint cannot be used", where=str(path), why=f"it is of step {found.step}")
+        self.path, self.step, self.files, self.facts = path, found.step, found.files, found.facts
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({str(self.path)!r})"
+
+    def tensors(self, file: str) -> dict[str, Tensor]:
+        """Return all tensors of a file, by name."""
+        return tensorfile.read(self._member(file))
+
+    def load_into(self, file: str, targets: Mapping[str, Tensor]) -> None:
+        """Copy the tensors of a file into existing ones; every name, shape and element type must agree."""
+        tensorfile.load_into(self._member(file), targets)
+
+    def document(self, file: str) -> Any:
+        """Return the value of a JSON file."""
+        path = self._member(file)
+        content = read_file(path, MAX_DOCUMENT_BYTES)
+        try:
+            return strict_json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(
+                "a checkpoint's file is damaged", where=str(path), why=printable(str(error))
+            ) from error
+
+    def verify(self) -> None:
+        """Compare every file with its size and hash in the manifest.
+
+        Raises:
+            CheckpointError: a file is missing, irregular or changed; the message names it.
+        """
+        for name, (size, digest) in self.files.items():
+            path = self.path / name
+            found_size, found_digest = _hash_of(path, size)
+            if (found_size, found_digest) != (size, digest):
+                why = "its content is not what was written"
+                if found_size != size:
+                    why = f"it has {found_size:,} bytes, not {size:,}"
+                raise CheckpointError("a checkpoint's file is damaged", where=str(path), why=why)
+
+    def _member(self, file: str) -> Path:
+        if file not in self.files:
+            why = f"it holds {', '.join(self.files)}"
+            raise CheckpointError(f"the checkpoint has no {printable(file)}", where=str(self.path), why=why)
+        return self.path / file
+
+
+class Checkpoints:
+    """Write, find and retain the checkpoints of one folder.
+
+    The run directory's lock keeps other processes out, and one thread calls the methods.
+
+    Args:
+        folder: where they lie; made at the first save.
+        keep: how many of the newest stay, at least 2; the best one stays too.
+        files: the file system.
+        read_only: change nothing while looking for a checkpoint, as when another process may be training.
+    """
+
+    def __init__(self, folder: Path, *, keep: int = 2, files: FileSystem = SYSTEM, read_only: bool = False) -> None:
+        self.folder, self.keep, self.files, self.read_only = folder, max(keep, 2), files, read_only
+        self._intact: set[int] = set()
+        self._best: int | None = None
+        self._prepared = False
+        self._report: Report = _say_nothing
+        self._outcomes: deque[Checkpoint | Exception] = deque()
+        self._buffers = Buffers()
+        self._writer: threading.Thread | None = None
+        # Marks of the best are made by the caller and settled by whoever writes; the lock hands them over.
+        self._handover = threading.Lock()
+        self._marks: dict[int, float | None] = {}
+        self._writing = False
+
+    def save(self, snapshot: Snapshot, *, background: bool = False) -> None:
+        """Write a checkpoint; `finished` and `wait` tell when it is durable.
+
+        Args:
+            snapshot: what to write. Once this returns, its tensors may change.
+            background: copy the tensors into buffers that are kept for the next time, and write from a thread. A save
+                that is still being written is waited for first, and its failure raised here.
+
+        Raises:
+            RunFailed: a weight is not finite, or something cannot be stored; from a thread, `finished` raises it.
+            ResourceError: the disk is full, read-only or broken. Older checkpoints are untouched.
+            CheckpointError: there is a checkpoint of this step already.
+        """
+        self.close()
+        documents = rendered(snapshot.documents)
+        self._prepare(snapshot, documents)
+        self._writing = True
+        if not background:
+            self._commit(snapshot, documents)
+            return
+        held = replace(snapshot, tensors=self._buffers.hold(snapshot.tensors))
+        self._writer = threading.Thread(target=self._commit_aside, args=(held, documents), name="checkpoint-writer")
+        self._writer.start()
+
+    def finished(self) -> list[Checkpoint]:
+        """Return the checkpoints that became durable since the last question; raise what the writer met."""
+        done: list[Checkpoint] = []
+        while self._outcomes:
+            outcome = self._outcomes[0]
+            if isinstance(outcome, Exception):
+                if done:
+                    break
+                self._outcomes.popleft()
+                raise outcome
+            done.append(outcome)
+            self._outcomes.popleft()
+        return done
+
+    def wait(self) -> list[Checkpoint]:
+        """Wait for the save under way, then answer as `finished` does."""
+        self._join()
+        return self.finished()
+
+    def close(self) -> None:
+        """Wait for the save under way, and raise what it met."""
+        self._join()
+        for outcome in list(self._outcomes):
+            if isinstance(outcome, Exception):
+                self._outcomes.remove(outcome)
+                raise outcome
+
+    def mark_best(self, step: int, value: float | None) -> None:
+        """Name the best checkpoint, durably.
+
+        Args:
+            step: its step. If there is no checkpoint of it yet, it is named as soon as there is.
+            value: the monitored value, for people.
+        """
+        with self._handover:
+            self._marks.pop(step, None)
+            self._marks[step] = value
+            if self._writing:
+                return
+        with self._refusals(self.folder / BEST):
+            self._settle()
+
+    def best(self) -> Checkpoint | None:
+        """Return the checkpoint that best.json names, verified, or None if none was named.
+
+        Raises:
+            CheckpointError: best.json or the checkpoint it names is damaged or missing.
+        """
+        self._join()
+        step = self._best_step()
+        if step is None:
+            return None
+        checkpoint = Checkpoint(self.folder / f"checkpoint-{step}")
+        checkpoint.verify()
+        return checkpoint
+
+    def newest_valid(self, report: Report | None = None) -> Checkpoint | None:
+        """Return the newest checkpoint whose every hash is right, or None.
+
+        What is damaged is renamed to *.corrupt, and what interrupted saves left is removed.
+
+        Args:
+            report: called with one line for each thing that is damaged, now or when a later save finds it.
+        """
+        self._join()
+        self._report = report or _say_nothing
+        with self._refusals(self.folder):
+            self._tidy()
+            for step in sorted(self._steps(), reverse=True):
+                checkpoint = self._examine(step)
+                if checkpoint is not None:
+                    return checkpoint
+        return None
+
+    def _prepare(self, snapshot: Snapshot, documents: Mapping[str, bytes]) -> None:
+        """Make the folder and check, once, that there is room for all the checkpoints that will stay."""
+        final = self.folder / f"checkpoint-{snapshot.step}"
+        if final.exists():
+            do = "resume from it, or start a new run"
+            raise CheckpointError(f"there is a checkpoint of step {snapshot.step} already", where=str(final), do=do)
+        if self._prepared:
+            return
+        with self._refusals(self.folder):
+            if not self.folder.is_dir():
+                self.files.mkdir(self.folder)
+            # Also if it was there: whoever made it may have been killed before this.
+            self.files.fsync_folder(self.folder.parent)
+            size = size_of(snapshot, documents)
+            needed = size * max(1, self.keep + 1 - len(self._steps()))
+            free = self.files.free_bytes(self.folder)
+        if free < needed:
+            raise ResourceError(
+                "the disk has no room for the run's checkpoints",
+                where=str(self.folder),
+                why=f"needed: {size_text(needed)} (up to {self.keep + 1} checkpoints of {size_text(size)} at a time), "
+                f"free: {size_text(free)}",
+                do="free space on this disk, or choose a folder on another one by --out",
+            )
+        self._best = self._best_step()
+        self._prepared = True
+
+    def _commit_aside(self, snapshot: Snapshot, documents: Mapping[str, bytes]) -> None:
+        try:
+            self._commit(snapshot, documents)
+        except Exception as error:  # raised by the thread that asks next
+            self._outcomes.append(error)
+
+    def _commit(self, snapshot: Snapshot, documents: Mapping[str, bytes]) -> None:
+        try:
+            check_snapshot(snapshot)
+            with self._refusals(self.folder / f"checkpoint-{snapshot.step}", size_of(snapshot, documents)):
+                try:
+                    path = write_checkpoint(self.folder, snapshot, documents, self.files)
+                except OSError as error:
+                    # A failed fsync says nothing about a second one of the same file, so everything is written anew.
+                    if error.errno != errno.EIO:
+                        raise
+                    path = write_checkpoint(self.folder, snapshot, documents, self.files)
+                self._intact.add(snapshot.step)
+                self._outcomes.append(Checkpoint(path))
+                settled = False
+                while not settled:
+                    self._settle()
+                    self._retain()
+                    # From here on marks are the caller's to settle, unless one came in while this was removing.
+                    with self._handover:
+                        settled = not self._durable_marks()
+                        self._writing = not settled
+        finally:
+            with self._handover:
+                self._writing = False
+
+    def _durable_marks(self) -> list[int]:
+        return [step for step in self._marks if (self.folder / f"checkpoint-{step}").is_dir()]
+
+    def _settle(self) -> None:
+        """Make the latest mark whose checkpoint is durable the best one."""
+        with self._handover:
+            durable = self._durable_marks()
+            if not durable:
+                return
+            step = durable[-1]
+            value = self._marks[step]
+            # Older marks are overtaken, whether their checkpoints exist or not.
+            while next(iter(self._marks)) != step:
+                del self._marks[next(iter(self._marks))]
+            del self._marks[step]
+        content = {"step": step, "value": flatten(value)[0], "checkpoint": f"checkpoint-{step}"}
+        replace_file(self.files, self.folder / BEST, strict_json.dumps(content))
+        self._best = step
+
+    def _retain(self) -> None:
+        """Remove what retention does not name, after making sure that what stays for it is whole."""
+        intact: set[int] = set()
+        for step in sorted(self._steps(), reverse=True):
+            if len(intact) < self.keep and (step in self._intact or self._examine(step) is not None):
+                intact.add(step)
+        older = {step for step in self._steps() if step < min(intact)}
+        for step in sorted(older - retained(intact | older, self._best, self.keep)):
+            self._intact.discard(step)
+            # One rename takes it out of sight; half a checkpoint would look like a damaged one.
+            going = self.folder / f"{TEMPORARY}removed-{step}"
+            self.files.rename(self.folder / f"checkpoint-{step}", going)
+            remove_tree(self.files, going)
+
+    def _steps(self) -> set[int]:
+        if not self.folder.is_dir():
+            return set()
+        return {int(match[1]) for name in self.files.listdir(self.folder) if (match := _FOLDER.fullmatch(name))}
+
+    def _best_step(self) -> int | None:
+        path = self.folder / BEST
+        if not path.exists():
+            return None
+        try:
+            step: object = strict_json.loads(read_file(path, 2**16))["step"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError("the record of the best checkpoint is damaged", where=str(path)) from error
+        if type(step) is not int or step < 0:
+            raise CheckpointError("the record of the best checkpoint is damaged", where=str(path), why="it has no step")
+        return step
+
+    def _examine(self, step: int) -> Checkpoint | None:
+        """Return the checkpoint of this step if it is whole; otherwise set it aside and say so."""
+        path = self.folder / f"checkpoint-{step}"
+        try:
+            checkpoint = Checkpoint(path)
+            checkpoint.verify()
+        except CheckpointError as error:
+            self._set_aside(path, f"{Path(error.where).relative_to(self.folder)}: {error.why}")
+            if not self.read_only and self._best_step() == step:
+                self._set_aside(self.folder / BEST, f"it names {path.name}")
+                self._best = None
+            return None
+        self._intact.add(step)
+        return checkpoint
+
+    def _tidy(self) -> None:
+        """Remove what interrupted saves left, and set a damaged best.json aside."""
+        if self.folder.is_dir() and not self.read_only:
+            for name in self.files.listdir(self.folder):
+                if name.startswith(TEMPORARY):
+                    remove_tree(self.files, self.folder / name)
+            try:
+                self._best_step()
+            except CheckpointError as error:
+                self._set_aside(self.folder / BEST, f"{BEST}: {error.what}")
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        line = f"{path.name} is damaged and not used ({why})"
+        if not self.read_only:
+            taken = set(self.files.listdir(self.folder))
+            endings = [".corrupt", *(f".corrupt-{number}" for number in range(2, len(taken) + 3))]
+            name = next(path.name + ending for ending in endings if path.name + ending not in taken)
+            self.files.rename(path, self.folder / name)
+            self.files.fsync_folder(self.folder)
+            line += f"; it is now {name}"
+        self._report(line)
+
+    def _join(self) -> None:
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+
+    @contextmanager
+    def _refusals(self, path: Path, needed: int | None = None) -> Iterator[None]:
+        """Turn what the operating system refuses into a ResourceError."""
+        try:
+            yield
+        except OSError as error:
+            raise disk_error(error, path, self.files, needed) from error
+
+
+def retained(steps: Iterable[int], best: int | None, keep: int) -> set[int]:
+    """Return the steps whose checkpoints stay: the newest `keep`, never fewer than two, and the best.
+
+    Args:
+        steps: those of all valid checkpoints.
+        best: the step of the best one, if one was named.
+        keep: how many of the newest stay.
+    """
+    steps = set(steps)
+    return set(sorted(steps)[-max(keep, 2) :]) | (steps & {best})
+
+
+def _say_nothing(line: str) -> None:
+    pass
+
+
+def _hash_of(path: Path, expected: int) -> tuple[int, str]:
+    """Return size and hash of a file; one that is not of the expected size is not read."""
+    descriptor = open_regular(path)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size != expected or size == 0:
+            return size, xxhash.xxh3_128_hexdigest(b"")
+        with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as content:
+            return size, xxhash.xxh3_128_hexdigest(content)
+    except OSError as error:
+        raise CheckpointError("a checkpoint's file cannot be read", where=str(path), why=reason(error)) from error
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,89 @@
+"""Read JSON from files that anybody may have changed: bounded, without duplicate keys, without NaN."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, NoReturn
+
+MAX_DEPTH = 100
+MAX_DIGITS = 1000
+
+# Possessive, and closed by the end of the text too, so that no text makes it scan twice.
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
+
+
+def loads(content: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
+    """Return the value of a JSON text.
+
+    Args:
+        content: UTF-8 bytes or text; its size is the caller's to limit.
+        max_depth: how deep arrays and objects may nest.
+
+    Raises:
+        ValueError: the text is not strict JSON; the message says why, in one line.
+    """
+    text = content.decode("utf-8") if isinstance(content, bytes) else content
+    _check_depth(text, max_depth)
+    return json.loads(
+        text,
+        object_pairs_hook=_unique,
+        parse_constant=_refuse_constant,
+        parse_int=_bounded_int,
+        parse_float=_finite_float,
+    )
+
+
+def dumps(value: Any, *, indent: int | None = None) -> bytes:
+    """Return a value as strict JSON: ASCII, keys in the order given, one newline at the end.
+
+    Raises:
+        ValueError: a number is not finite, or the value nests too deeply or refers to itself.
+        TypeError: something in it is not JSON.
+    """
+    separators = (",", ":") if indent is None else (",", ": ")
+    text = json.dumps(value, allow_nan=False, indent=indent, separators=separators)
+    _check_depth(text, MAX_DEPTH)
+    return (text + "\n").encode("ascii")
+
+
+def _check_depth(text: str, limit: int) -> None:
+    """Refuse deep nesting before the parser recurses into it."""
+    if text.count("[") + text.count("{") <= limit:
+        return
+    depth = 0
+    for token in _STRING_OR_BRACKET.finditer(text):
+        first = text[token.start()]
+        if first in "[{":
+            depth += 1
+            if depth > limit:
+                raise ValueError(f"nested deeper than {limit} levels")
+        elif first != '"':
+            depth -= 1
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice!r} appears twice")
+    return result
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _bounded_int(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _finite_float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {digits[:40]} is out of range")
+    return value

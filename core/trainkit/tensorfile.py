@@ -1,0 +1,205 @@
+"""Tensors in a file of the safetensors format: written without a copy of the whole, read through safetensors itself.
+
+Layout: 8 bytes with the length of the header, the header (JSON: name -> dtype, shape, place), then the bytes of the
+tensors one after the other. Tensors of wide elements come first, so that each begins at a multiple of its element's
+size. Tensors that are one (tied weights) are stored once; the metadata entry "trainkit.aliases" maps other names to it.
+Source: https://github.com/huggingface/safetensors (format).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from . import strict_json
+from .errors import CheckpointError, RunFailed
+from .filesystem import SYSTEM, FileSystem, open_regular, reason, write_file
+
+ALIASES = "trainkit.aliases"
+MAX_HEADER_BYTES = 16 * 2**20
+CODES: dict[torch.dtype, str] = {
+    torch.float64: "F64",
+    torch.complex64: "C64",
+    torch.int64: "I64",
+    torch.uint64: "U64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.uint32: "U32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int16: "I16",
+    torch.uint16: "U16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+}
+Identity = tuple[Any, ...]
+
+
+def identity(tensor: Tensor) -> Identity:
+    """Return what two tensors share exactly if they are the same view of the same memory."""
+    # Tensors without elements share the address 0 and nothing else, so they are told apart by their object.
+    address = tensor.data_ptr() or id(tensor)
+    return (tensor.device, address, tensor.dtype, tensor.shape, tensor.stride())
+
+
+def nbytes(tensors: Mapping[str, Tensor]) -> int:
+    """Return how many bytes the tensors take in a file, tied ones counted once."""
+    return sum({identity(t): t.numel() * t.element_size() for t in tensors.values()}.values())
+
+
+def layout(tensors: Mapping[str, Tensor]) -> tuple[bytes, list[Tensor]]:
+    """Return the head of the file (length and header) and the tensors in the order in which their bytes follow.
+
+    Raises:
+        RunFailed: a tensor has an element type or a layout that the format lacks.
+    """
+    stored: dict[Identity, str] = {}
+    aliases: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype not in CODES or tensor.layout is not torch.strided:
+            raise RunFailed(
+                "a tensor cannot be saved",
+                where=name,
+                why=f"the file format has no {tensor.dtype} {tensor.layout} tensors",
+                do="convert it in state_dict",
+            )
+        first = stored.setdefault(identity(tensor), name)
+        if first != name:
+            aliases[name] = first
+    metadata = {"format": "pt"}
+    if aliases:
+        metadata[ALIASES] = strict_json.dumps(aliases).decode()
+    header: dict[str, Any] = {"__metadata__": metadata}
+    offset = 0
+    order = sorted(stored.values(), key=lambda name: (-tensors[name].element_size(), name))
+    for name in order:
+        tensor = tensors[name]
+        end = offset + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = strict_json.dumps(header).rstrip()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER_BYTES:
+        raise RunFailed("the tensors cannot be saved in one file", why=f"{len(order):,} tensors are too many")
+    return struct.pack("<Q", len(text)) + text, [tensors[name] for name in order]
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], files: FileSystem = SYSTEM) -> tuple[int, str]:
+    """Write the tensors to a new file and make its content durable; return its size and its xxh3_128 hash."""
+    head, ordered = layout(tensors)
+
+    def parts() -> Iterator[memoryview]:
+        yield memoryview(head)
+        for tensor in ordered:
+            if tensor.numel():
+                yield _bytes_of(tensor)
+
+    return write_file(files, path, parts())
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Return all tensors of a file, by name, in memory of their own; tied ones are tied again.
+
+    Raises:
+        CheckpointError: the file is missing, irregular or damaged.
+    """
+    views, aliases = _views(path)
+    tensors = {name: view.clone() for name, view in views.items()}
+    return tensors | {name: tensors[first] for name, first in aliases.items()}
+
+
+def load_into(path: Path, targets: Mapping[str, Tensor]) -> None:
+    """Copy the tensors of a file into existing ones, on any device. All are checked before the first is changed.
+
+    Args:
+        path: the file.
+        targets: every tensor of the file by its name, with its shape and element type; no more and no fewer.
+
+    Raises:
+        CheckpointError: the file is damaged, or names, shapes or element types differ; the message names them.
+    """
+    views, aliases = _views(path)
+    views |= {name: views[first] for name, first in aliases.items()}
+    _check(path, views, targets)
+    pairs = {identity(target): (target.detach(), views[name]) for name, target in targets.items()}
+    for target, view in pairs.values():
+        target.copy_(view)
+
+
+def _check(path: Path, stored: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
+    faults = []
+    if missing := sorted(targets.keys() - stored.keys()):
+        faults.append(f"missing in the file: {_some(missing)}")
+    if unexpected := sorted(stored.keys() - targets.keys()):
+        faults.append(f"unexpected in the file: {_some(unexpected)}")
+    unlike = [
+        f"{name} is {_form(stored[name])}, needed {_form(targets[name])}"
+        for name in sorted(stored.keys() & targets.keys())
+        if stored[name].shape != targets[name].shape or stored[name].dtype != targets[name].dtype
+    ]
+    if unlike:
+        faults.append(f"other shapes: {_some(unlike)}")
+    if faults:
+        raise CheckpointError(
+            f"the saved tensors do not fit: {len(stored) - len(unexpected) - len(unlike)} of {len(targets)} do",
+            where=str(path),
+            why="\n".join(faults),
+            do="use the components, options and versions that the checkpoint was written with",
+        )
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{CODES.get(tensor.dtype, str(tensor.dtype))}{list(tensor.shape)}"
+
+
+def _some(items: list[str], limit: int = 5) -> str:
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    if flat.is_conj() or flat.is_neg():
+        flat = flat.resolve_conj().resolve_neg()
+    return flat.view(torch.uint8).numpy().data
+
+
+def _views(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the stored tensors as views of the mapped file, and the aliases; every fault becomes a CheckpointError."""
+    _check_head(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            aliases = strict_json.loads((file.metadata() or {}).get(ALIASES, "{}"), max_depth=1)
+            views = {name: file.get_tensor(name) for name in names}
+        if not isinstance(aliases, dict) or not all(n not in views and first in views for n, first in aliases.items()):
+            raise ValueError("its table of tied tensors is wrong")
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise CheckpointError("a tensor file is damaged", where=str(path), why=str(error).strip("'\"")) from error
+    return views, aliases
+
+
+def _check_head(path: Path) -> None:
+    """Refuse what the library should not be asked to open: links, pipes, cut files, huge headers."""
+    descriptor = open_regular(path)
+    try:
+        size = os.fstat(descriptor).st_size
+        head = os.read(descriptor, 8)
+    except OSError as error:
+        raise CheckpointError("a file cannot be read", where=str(path), why=reason(error)) from error
+    finally:
+        os.close(descriptor)
+    length = struct.unpack("<Q", head)[0] if len(head) == 8 else None
+    if length is None or length > min(MAX_HEADER_BYTES, size - 8):
+        why = "it is cut short" if length is None or length <= MAX_HEADER_BYTES else "its header is too large"
+        raise CheckpointError("a tensor file is damaged", where=str(path), why=why)
