@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trainkit.testing import AugmenterConformance
 from trainkit_augmenter_structure import operations
 from trainkit_augmenter_structure.linked import link
 from trainkit_augmenter_structure.structure import MAX_DEPTH, StructureAugmenter, edited
@@ -25,6 +26,10 @@ KEYS = [
     "h2.title",
     "div.wrapper-1",
 ]
+
+
+class TestStructureConformance(AugmenterConformance):
+    component = "structure"
 
 
 def tree(key, *children, **attributes):

@@ -7,11 +7,25 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from trainkit.testing import MetricConformance
 from trainkit_metric_element_f1.element_f1 import ElementF1, matches
 
 
 def same(elements):
     return {"base": elements, "key": elements, "path": elements}
+
+
+class TestElementF1Conformance(MetricConformance):
+    component = "element-f1"
+    cases = (
+        (
+            {
+                "predicted_elements": [same(["a", "a", "b"]), same(["c"]), same([])],
+                "target_elements": [same(["a", "b", "b", "d"]), same(["c", "c"]), same(["d"])],
+            },
+            {"key-micro": 6 / 11, "key-macro": (4 / 7 + 2 / 3) / 3, "precision": 3 / 4, "recall": 3 / 7},
+        ),
+    )
 
 
 def computed(predicted, target, **options):

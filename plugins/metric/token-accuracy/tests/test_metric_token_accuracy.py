@@ -6,9 +6,23 @@ import math
 
 import pytest
 import torch
+from trainkit.testing import MetricConformance
 from trainkit_metric_token_accuracy.token_accuracy import TokenAccuracy
 
 IGNORED = -100
+
+
+class TestTokenAccuracyConformance(MetricConformance):
+    component = "token-accuracy"
+    cases = (
+        (
+            {
+                "predictions": torch.tensor([[1, 2, 3, 9], [4, 5, 0, 0], [7, 7, 7, 7]]),
+                "labels": torch.tensor([[1, 2, 3, 4], [4, 5, IGNORED, IGNORED], [IGNORED] * 4]),
+            },
+            {"accuracy": 5 / 6, "exact": 1 / 2},
+        ),
+    )
 
 
 def computed(predictions, labels, **options):

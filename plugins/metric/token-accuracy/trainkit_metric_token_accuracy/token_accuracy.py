@@ -28,7 +28,7 @@ def right_tokens(predictions: Tensor, labels: Tensor, pad_id: int | None = None)
 
 
 class TokenAccuracy(SumMetric):
-    """Compute `accuracy` (right tokens / real tokens) and `exact` (faultless sequences / sequences).  [6.1]
+    """Compute `accuracy` (right tokens / real tokens) and `exact` (faultless sequences / sequences) [6.1].
 
     Padding counts nowhere: who predicts only padding is right nowhere. A sequence without a real token is not counted;
     without any, both figures are NaN.

@@ -8,7 +8,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 from trainkit.errors import UsageError
+from trainkit.testing import TaskConformance
 from trainkit_task_layout.task import LayoutTask, usual
+
+
+class TestLayoutConformance(TaskConformance):
+    component = "layout"
 
 
 @pytest.fixture(scope="module")

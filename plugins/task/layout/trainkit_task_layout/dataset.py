@@ -46,6 +46,6 @@ def difficulty_features(sample: Sample) -> tuple[int, int, int, int]:
 
 
 def difficulty(features: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Return z(nodes) + .5 z(depth) + .5 z(compound keys) + .5 z(distinct bases), [N].  [reading: 4.3]"""
+    """Return z(nodes) + .5 z(depth) + .5 z(compound keys) + .5 z(distinct bases), [N] [reading: 4.3]."""
     z = (features - mean) / np.where(std > 0, std, 1.0)
     return np.asarray(z @ np.array([1.0, 0.5, 0.5, 0.5]))

@@ -20,7 +20,7 @@ ABSENT_LOGIT = -4.0
 
 
 def sin_cos(positions: int, width: int) -> Tensor:
-    """Return sine and cosine embeddings of positions, [positions, width].  [paper 1706.03762]"""
+    """Return sine and cosine embeddings of positions, [positions, width] [paper 1706.03762]."""
     frequencies = torch.exp(torch.arange(0, width, 2) * (-torch.log(torch.tensor(10000.0)) / width))
     angles = torch.arange(positions)[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width]
