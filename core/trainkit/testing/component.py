@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainkit.errors import TrainkitError
+from trainkit.errors import UsageError
 from trainkit.registry import Registry
 
 if TYPE_CHECKING:
@@ -77,8 +78,9 @@ class ComponentConformance:
 
     def test_options_refuse_what_they_do_not_know(self) -> None:
         """A misspelt option is refused before anything is built."""
-        with raises(TrainkitError):
-            self.load().validate({**self.options, "no_such_option": 1})
+        component = self.load()
+        with raises(UsageError):
+            component.validate({**self.options, "no_such_option": 1})
 
     def test_options_are_few_and_explained(self) -> None:
         """It has at most 10 options, and the docstring says what each one means."""
@@ -90,12 +92,12 @@ class ComponentConformance:
     def test_says_what_it_is(self) -> None:
         """It has a docstring that begins with one sentence."""
         text = (self.load().target.__doc__ or "").strip()
-        assert text.partition("\n\n")[0].rstrip().endswith((".", ":")), "the docstring begins with one sentence"
+        assert re.search(r"\w[.:](\s|$)", text.partition("\n\n")[0]), "the docstring begins with one sentence"
 
     def _module(self) -> str:
         for entry_point in entry_points(group=f"trainkit.{self.kind}", name=self.component):
             return entry_point.module
-        raise NotChecked(f"{self.component} has no entry point: it comes from a file")
+        raise NotChecked(f"{self.load().name} has no entry point: it comes from a file")
 
 
 def _has_reason(method: Any) -> bool:
