@@ -174,7 +174,7 @@ def size_text(count: int) -> str:
     return f"{amount:.1f} TB"
 
 
-def disk_error(error: OSError, path: Path, files: FileSystem, needed: int | None = None) -> TrainkitError:
+def disk_error(error: OSError, path: Path, files: FileSystem = SYSTEM, needed: int | None = None) -> TrainkitError:
     """Build the answer to a write that the system refused: where, what was needed, what is free, what to do."""
     facts: dict[str, Any] = {}
     try:
@@ -194,4 +194,5 @@ def disk_error(error: OSError, path: Path, files: FileSystem, needed: int | None
         errno.ENOENT: "put the folder back; it was moved or removed while the run wrote to it",
     }
     remedy = remedies.get(error.errno or 0, "check the disk")
-    return ResourceError("a file cannot be written", where=str(path), why=why, do=f"{remedy}, then go on with --resume")
+    do = f"{remedy}; a run that has begun goes on from its last checkpoint with --resume"
+    return ResourceError("a file cannot be written", where=str(path), why=why, do=do)

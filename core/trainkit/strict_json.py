@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 MAX_DEPTH = 100
 MAX_DIGITS = 1000
+SPECIAL_NUMBERS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 # Possessive, and closed by the end of the text too, so that no text makes it scan twice.
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
@@ -46,6 +48,17 @@ def dumps(value: Any, *, indent: int | None = None) -> bytes:
     text = json.dumps(value, allow_nan=False, indent=indent, separators=separators)
     _check_depth(text, MAX_DEPTH)
     return (text + "\n").encode("ascii")
+
+
+def without_special_numbers(value: Any) -> Any:
+    """Return a copy in which numbers that are not finite are the strings "nan", "inf" and "-inf"."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(float(value))
+    if isinstance(value, Mapping):
+        return {key: without_special_numbers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_special_numbers(item) for item in value]
+    return value
 
 
 def _check_depth(text: str, limit: int) -> None:
