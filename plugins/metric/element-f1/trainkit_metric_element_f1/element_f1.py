@@ -34,11 +34,11 @@ def sample_sums(level: Level, predicted: Sequence[str], target: Sequence[str]) -
 
 
 class ElementF1(SumMetric):
-    """Compute F1, precision and recall of elements at the levels base, key and path [6.1].
+    """Compute F1, precision and recall of elements at the levels base, key and path.
 
-    Micro figures take the counts of all samples together; macro figures are the mean over samples. Where nothing was
-    predicted, precision is undefined: NaN as a micro figure, and an F1 of 0 in the mean. A sample with no element on
-    either side is not counted.
+    Rules are those of 6.1. Micro figures take the counts of all samples together; macro figures are the mean over
+    samples. Where nothing was predicted, precision is undefined: NaN as a micro figure, and an F1 of 0 in the mean. A
+    sample with no element on either side is not counted.
 
     Args:
         level: the level whose micro F1 comes first, and so stands for the metric.

@@ -28,10 +28,10 @@ def right_tokens(predictions: Tensor, labels: Tensor, pad_id: int | None = None)
 
 
 class TokenAccuracy(SumMetric):
-    """Compute `accuracy` (right tokens / real tokens) and `exact` (faultless sequences / sequences) [6.1].
+    """Compute the share of right tokens (accuracy) and of faultless sequences (exact).
 
-    Padding counts nowhere: who predicts only padding is right nowhere. A sequence without a real token is not counted;
-    without any, both figures are NaN.
+    Rules are those of 6.1. Padding counts nowhere: who predicts only padding is right nowhere. A sequence without a
+    real token is not counted; without any, both figures are NaN.
 
     Args:
         pad_id: the id that pads labels, where they are not padded with -100.
