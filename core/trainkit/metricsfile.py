@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object a line, only ever appended to, and cut back when a run resumes from an earlier point."""
+"""metrics.jsonl: one JSON object a line, appended to, and cut back when a run resumes from an earlier point."""
 
 from __future__ import annotations
 
