@@ -10,7 +10,9 @@ import click
 @click.command()
 @click.argument("directory", metavar="RUN")
 @click.option("--split", default="test", show_default=True, metavar="train|val|test", help="Which split to measure on.")
-@click.option("--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which weights.")
+@click.option(
+    "--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which weights."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(directory: str, split: str, checkpoint: str, as_json: bool) -> None:
     """Measure a run's checkpoint on a split of its data.
@@ -21,7 +23,9 @@ def command(directory: str, split: str, checkpoint: str, as_json: bool) -> None:
     """
     from trainkit.api import Request, evaluate
 
-    results = evaluate(directory, split, Request(report=lambda message: click.echo(message, err=True)), checkpoint=checkpoint)
+    results = evaluate(
+        directory, split, Request(report=lambda message: click.echo(message, err=True)), checkpoint=checkpoint
+    )
     if as_json:
         click.echo(json.dumps(results))
         return

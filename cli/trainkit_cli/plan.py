@@ -61,7 +61,7 @@ def why(draft: Draft, key: str) -> str:
     defaults = {name: (default, text) for name, default, text in describe_settings()}
     defaults |= component_defaults(draft)
     if key not in draft.config and key not in defaults:
-        raise unknown_key(key, [*draft.config.keys(), *defaults], "--why")
+        raise unknown_key(key, [*draft.config, *defaults], "--why")
     from trainkit.config import show
 
     values = [str(value) for value in reversed(draft.config.history.get(key, []))]
@@ -118,7 +118,9 @@ def print_plan(draft: Draft, cost: Cost | None) -> None:
     given = [(k, values[-1]) for k, values in sorted(draft.config.history.items()) if not k.endswith(".use")]
     from trainkit.config import show
 
-    table = [[k, show(v.value), v.origin + (f": {v.reason}" if v.reason else "")] for k, v in given if v.origin != "default"]
+    table = [
+        [k, show(v.value), v.origin + (f": {v.reason}" if v.reason else "")] for k, v in given if v.origin != "default"
+    ]
     click.echo("settings that are not defaults")
     for name, value, origin in table:
         click.echo(f"  {name} = {value}  ({origin})")
@@ -133,8 +135,12 @@ def print_cost(cost: Cost) -> None:
 
     mib = 1024 * 1024
     click.echo(f"parameters  {cost.learning:,} of {cost.parameters:,} learn in the first stage")
-    click.echo(f"time        about {clock(cost.seconds)} ({cost.seconds_per_step * 1000:.1f} ms a step, measured here on a few steps)")
     click.echo(
-        f"memory      about {cost.memory_bytes / mib:,.0f} MiB besides the libraries: weights and gradients "
-        f"{cost.weight_bytes / mib:,.0f}, optimizer {cost.optimizer_bytes / mib:,.0f}, activations {cost.activation_bytes / mib:,.0f}"
+        f"time        about {clock(cost.seconds)}, at {cost.seconds_per_step * 1000:.1f} ms a step, "
+        "measured here on a few steps"
+    )
+    click.echo(
+        f"memory      about {cost.memory_bytes / mib:,.0f} MiB besides the libraries: "
+        f"weights and gradients {cost.weight_bytes / mib:,.0f}, optimizer {cost.optimizer_bytes / mib:,.0f}, "
+        f"activations {cost.activation_bytes / mib:,.0f}"
     )

@@ -37,7 +37,12 @@ def facts(run: Run, row: Mapping[str, float]) -> dict[str, str]:
         "epoch": str(run.moment.epoch + 1),
         "done": f"{100 * run.moment.progress:.0f}%",
     }
-    names = {"loss": "train/loss", "val": run.monitor, "lr": "train/learning_rate", "samples/s": "time/samples_per_second"}
+    names = {
+        "loss": "train/loss",
+        "val": run.monitor,
+        "lr": "train/learning_rate",
+        "samples/s": "time/samples_per_second",
+    }
     found |= {name: f"{row[tag]:.4g}" for name, tag in names.items() if tag in row}
     if run.best.value is not None:
         found["best"] = f"{run.best.value:.4g}@{run.best.step}"
@@ -53,7 +58,8 @@ def opening(run: Run) -> str:
     place = f" in {run.directory.path}" if run.directory is not None else ""
     return (
         f"{run.config['task.use']}, {run.splits.source}: {len(run.splits.train)} training samples, "
-        f"strategy {run.plan.strategy}, {learning:,} parameters learn, {run.total_steps} steps on {run.engine.device}{place}"
+        f"strategy {run.plan.strategy}, {learning:,} parameters learn, "
+        f"{run.total_steps} steps on {run.engine.device}{place}"
     )
 
 

@@ -41,7 +41,10 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.argument("config", required=False, type=click.Path(dir_okay=False, path_type=Path), metavar="[CONFIG.toml]"),
     *(click.option(f"--{kind}", metavar="NAME", help=_HELP[kind]) for kind in ("task", "strategy")),
     click.option("--data", metavar="PATH", help="Folder or file of the data; the task's embedded sample if not given."),
-    *(click.option(f"--{kind}", metavar="NAME", help=_HELP[kind]) for kind in ("loss", "optimizer", "scheduler", "adapter")),
+    *(
+        click.option(f"--{kind}", metavar="NAME", help=_HELP[kind])
+        for kind in ("loss", "optimizer", "scheduler", "adapter")
+    ),
     *(click.option(f"--{kind}", metavar="NAME", multiple=True, help=_HELP[kind]) for kind in SEVERAL),
     click.option("--epochs", metavar="N", help="Length in epochs, over all stages in proportion."),
     click.option("--max-steps", metavar="N", help="End at this optimizer step at the latest."),

@@ -51,7 +51,10 @@ def command(
 
     progress = [] if quiet else [("progress", make_progress(sys.stderr))]
     request = Request(
-        layers(config, assignments, flags), registry=Registry(blocked=blocked_names(blocked)), listeners=progress, report=report
+        layers(config, assignments, flags),
+        registry=Registry(blocked=blocked_names(blocked)),
+        listeners=progress,
+        report=report,
     )
     result = resume(resumed, request) if resumed is not None else start(request)
     if as_json:

@@ -30,7 +30,10 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     click.echo(title)
     for row in [header, *rows]:
-        cells = [f"{row[0]:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))]
+        cells = [
+            f"{row[0]:<{widths[0]}}",
+            *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)),
+        ]
         click.echo("  " + "  ".join(cells).rstrip())
 
 
@@ -43,7 +46,9 @@ def print_results(result: RunResult) -> None:
     """Print the final table: the model on every split, the trivial baselines beside it."""
     tables = result.summary["results"]
     if tables:
-        columns = [(name, split) for name, rows in tables.items() for split in ("train", "val", "test") if _has(rows, split)]
+        columns = [
+            (name, split) for name, rows in tables.items() for split in ("train", "val", "test") if _has(rows, split)
+        ]
         tags = list(dict.fromkeys(tag.partition("/")[2] for tag in tables["model"]))
         rows = [[tag, *(number(tables[name].get(f"{split}/{tag}")) for name, split in columns)] for tag in tags]
         header = ["", *(split if name == "model" else f"{name} {split}" for name, split in columns)]

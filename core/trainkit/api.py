@@ -110,13 +110,19 @@ def run(
     Raises:
         TrainkitError: with what is wrong, where, why, and what to do.
     """
-    named = dict(zip(KINDS, (strategy, task, loss, augmenter, optimizer, scheduler, metric, adapter, callback), strict=True))
+    named = dict(
+        zip(KINDS, (strategy, task, loss, augmenter, optimizer, scheduler, metric, adapter, callback), strict=True)
+    )
     return start(_request(config, named, data, settings, registry, listeners))
 
 
 def preview(
-    config: str | Path | None = None, *, settings: Mapping[str, Any] | None = None, registry: Registry | None = None,
-    data: str | Path | None = None, **components: Any,
+    config: str | Path | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    registry: Registry | None = None,
+    data: str | Path | None = None,
+    **components: Any,
 ) -> Draft:
     """Return what a run would do, without doing it: see `run` for the arguments."""
     if unknown := set(components) - set(KINDS):
@@ -188,7 +194,14 @@ def resume(path: str | Path, request: Request | None = None) -> RunResult:
             return _carry_out(built, directory)
 
 
-NEUTRAL_SETTINGS = ("loop.workers", "checkpoint.every_steps", "checkpoint.every_epochs", "checkpoint.keep", "checkpoint.background", "threads")
+NEUTRAL_SETTINGS = (
+    "loop.workers",
+    "checkpoint.every_steps",
+    "checkpoint.every_epochs",
+    "checkpoint.keep",
+    "checkpoint.background",
+    "threads",
+)
 
 
 def _apply_neutral(config: Config, layers: Sequence[Layer]) -> None:
@@ -220,9 +233,7 @@ def components_of(draft: Draft) -> list[dict[str, str]]:
     """Return kind, name, distribution and version of every component of a draft."""
     rows = [part.component for part in draft.parts.values()]
     rows += [part.component for parts in draft.lists.values() for part in parts.values()]
-    return [
-        {"kind": c.kind, "name": c.name, "distribution": c.distribution, "version": c.version} for c in rows
-    ]
+    return [{"kind": c.kind, "name": c.name, "distribution": c.distribution, "version": c.version} for c in rows]
 
 
 def _write_request(directory: RunDirectory, draft: Draft, request: Request) -> None:
@@ -307,14 +318,21 @@ def _carry_out(built: Run, directory: RunDirectory) -> RunResult:
                 if built.settings.evaluate.final:
                     results = final_results(built)
         status, code = _ending(built)
-        facts = summary(built, results, None if built.signal else best_step) | {"status": status, "exit_code": int(code)}
+        facts = summary(built, results, None if built.signal else best_step) | {
+            "status": status,
+            "exit_code": int(code),
+        }
         directory.write_json("results.json", facts)
         write_report(directory)
-        directory.status(status, reason=facts["stop_reason"], step=built.moment.step, best=built.best.value, exit_code=int(code))
+        directory.status(
+            status, reason=facts["stop_reason"], step=built.moment.step, best=built.best.value, exit_code=int(code)
+        )
         return RunResult(status, code, directory.path, facts, built.model)
     except KeyboardInterrupt:
         status = "interrupted"
-        directory.status(status, reason="interrupted twice", step=built.moment.step, exit_code=int(ExitCode.INTERRUPTED))
+        directory.status(
+            status, reason="interrupted twice", step=built.moment.step, exit_code=int(ExitCode.INTERRUPTED)
+        )
         raise
     except Exception as error:
         reason = explained(built, error)
@@ -333,7 +351,9 @@ def _ending(built: Run) -> tuple[str, ExitCode]:
     return ("stopped" if code is ExitCode.STOPPED else "interrupted"), code
 
 
-def evaluate(path: str | Path, split: str = "test", request: Request | None = None, *, checkpoint: str = "best") -> dict[str, float]:
+def evaluate(
+    path: str | Path, split: str = "test", request: Request | None = None, *, checkpoint: str = "best"
+) -> dict[str, float]:
     """Return the losses and metrics of a run's checkpoint on a split of its data.
 
     Args:

@@ -1,4 +1,4 @@
-"""Call by what is read: a function's parameters, or its `reads`, name the values it wants out of a batch and outputs."""
+"""Call by what is read: a function's parameters, or its `reads`, name the values it wants of a batch and outputs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def bind(function: Callable[..., Any], signature_of: Callable[..., Any], reads: 
         signature_of: what carries the parameters, as the module's forward.
         reads: the names read, in the order of the parameters, where they are not the parameters' own names.
     """
-    parameters = [p for p in inspect.signature(signature_of).parameters.values() if p.kind in _NAMED and p.name != "self"]
+    parameters = [
+        p for p in inspect.signature(signature_of).parameters.values() if p.kind in _NAMED and p.name != "self"
+    ]
     if reads is not None:
         pairs = tuple((parameter.name, name) for parameter, name in zip(parameters, reads, strict=False))
         return Binding(function, pairs, ())

@@ -84,6 +84,7 @@ class Run:
     best: Best = field(default_factory=Best)
     batch: Batch | None = None
     stop_reason: str = ""
+    stage_reasons: list[str] = field(default_factory=list)
     signal: int | None = None
     resumed: bool = False
 
@@ -113,8 +114,8 @@ class Run:
 
     def end_stage(self, reason: str) -> None:
         """Ask the stage to end after this step; the next one begins."""
-        self.record("stage/ended_early", 1.0)
-        self.moment.stage_ended = bool(reason) or True
+        self.stage_reasons.append(f"{self.stages[self.moment.stage].stage.name}: {reason}")
+        self.moment.stage_ended = True
 
     def record(self, tag: str, value: Tensor | float) -> None:
         """Put a scalar into the next row of the training log."""
@@ -238,7 +239,7 @@ def _apply_model_settings(model: nn.Module, settings: RunSettings) -> None:
 
 def parameter_groups(learnable: Mapping[str, nn.Parameter], loss: nn.Module) -> list[dict[str, Any]]:
     """Return the optimizer's groups: matrices decay; vectors (biases, gains) and parameters of the loss do not."""
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"name": "decay", "params": [p for p in learnable.values() if p.ndim >= 2]},
         {"name": "no_decay", "params": [p for p in learnable.values() if p.ndim < 2], "weight_decay": 0.0},
         {"name": "loss", "params": [p for p in loss.parameters() if p.requires_grad], "weight_decay": 0.0},
@@ -304,7 +305,7 @@ def fitting(draft: Draft, kind: str, gives: set[str]) -> list[str]:
         try:
             live = draft.registry.load(kind, name).build({})
             reads = set(live.reads) if kind == "augmenter" else {value for _, value in binders[kind](live).required}
-        except Exception:  # noqa: BLE001, S112 - one that cannot be built with its defaults is no suggestion
+        except Exception:  # noqa: S112 - one that cannot be built with its defaults is no suggestion
             continue
         if reads <= gives:
             names.append(name)

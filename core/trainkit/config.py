@@ -7,7 +7,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,9 @@ class Config:
         """Return where the value in force comes from."""
         return self.history[key][-1].origin if key in self.history else "default"
 
-    def keys(self) -> list[str]:
-        """Return all dotted keys."""
-        return sorted(self.history)
+    def __iter__(self) -> Iterator[str]:
+        """Yield all dotted keys."""
+        return iter(sorted(self.history))
 
     def options(self, kind: str, name: str | None = None) -> dict[str, Any]:
         """Return the options of a component: of the kind's only one, or of a named one of a list."""
@@ -223,7 +223,8 @@ def read_file(path: Path) -> Layer:
 
 def _lines(text: str) -> dict[str, int]:
     """Return the line of each key as it is written, table headers included."""
-    table, found = "", {}
+    table = ""
+    found: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
             table = header[1].replace('"', "").replace(" ", "") + "."
@@ -258,7 +259,8 @@ def override_layer(assignments: Iterable[str]) -> Layer:
         key, separator, text = assignment.partition("=")
         if not separator or not key.strip():
             raise errors.UsageError(
-                f"--set {errors.printable(assignment)}: a key and a value are needed", do="write --set optimizer.lr=3e-4"
+                f"--set {errors.printable(assignment)}: a key and a value are needed",
+                do="write --set optimizer.lr=3e-4",
             )
         for dotted, value in _flat({key.strip(): parse_value(text.strip())}):
             layer[dotted] = Value(value, f"--set {key.strip()}")
@@ -309,7 +311,10 @@ def to_toml(values: Mapping[str, Value]) -> str:
             table, _, name = key.rpartition(".")
             blocks.setdefault(f"[{table}]" if table else "", []).append(_assignment(name, values[key]))
     top = blocks.pop("")
-    tables = ["\n".join([header.partition("]] ")[0] + ("]]" if "]] " in header else ""), *lines]) for header, lines in blocks.items()]
+    tables = [
+        "\n".join([header.partition("]] ")[0] + ("]]" if "]] " in header else ""), *lines])
+        for header, lines in blocks.items()
+    ]
     return "\n\n".join(["\n".join(top), *tables]).lstrip("\n") + "\n"
 
 

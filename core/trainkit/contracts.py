@@ -44,8 +44,8 @@ class LossOutput:
 class Dataset(Protocol):
     """Hold samples in a fixed order; a sample's index is its stable id.
 
-    `__getitems__` answers a list of indices with a list of samples, or with a whole batch (a mapping of tensors with the
-    samples along dimension 0), which is then not collated. Optional attributes: `ids` (a name for each sample, for
+    `__getitems__` answers a list of indices with a list of samples, or with a whole batch (a mapping of tensors with
+    the samples along dimension 0), which is then not collated. Optional attributes: `ids` (a name for each sample, for
     reports), `difficulty` and `quality` (a number for each sample, for selections).
     """
 
@@ -87,8 +87,7 @@ class Task(Protocol):
         gives: the names found in a batch, in the model's outputs and in the answer of `predict`.
         predicts: those of `gives` that `predict` makes; it is called only when a metric reads one of them.
         sample_keys: the names found in a sample, for augmenters.
-        defaults: settings by dotted key, as {"loss.use": "cross-entropy", "metric": ["token-accuracy"]}; 'monitor' names
-            the value that decides about the best checkpoint, as "val/loss".
+        defaults: settings by dotted key, as {"loss.use": "cross-entropy", "metric": ["token-accuracy"]}.
     """
 
     gives: frozenset[str]
@@ -130,7 +129,10 @@ class Task(Protocol):
 
 
 class Strategy(Protocol):
-    """Answer a situation with a plan. `samples` is the inclusive range of training samples it suits; None: only by name."""
+    """Answer a situation with a plan.
+
+    `samples` is the inclusive range of training samples it suits; None where it is taken only by name.
+    """
 
     samples: tuple[int, int | None] | None
 
@@ -146,7 +148,10 @@ class Augmenter(Protocol):
 
 
 class Metric(Protocol):
-    """Sum over batches, then compute. Parameters of `update` name what is read; `compute` gives a number or a mapping."""
+    """Sum over batches, then compute.
+
+    The parameters of `update` name what is read; `compute` gives a number or a mapping, its first entry the main value.
+    """
 
     higher_is_better: bool
 

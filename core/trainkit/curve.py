@@ -18,7 +18,7 @@ STEP_BY_STEP = 20_000
 def learning_rate_curve(draft: Draft, points: int = 200) -> list[tuple[int, float]]:
     """Return (step, learning rate) pairs over the whole plan, evenly spread.
 
-    A schedule of up to 20,000 steps is stepped through; a longer one is asked at the points alone, as closed forms allow.
+    A schedule of up to 20,000 steps is stepped through; a longer one is asked at the points alone.
     """
     parameter = torch.nn.Parameter(torch.zeros(2, 2))
     optimizer = draft.parts["optimizer"].build(params=[parameter])
@@ -32,7 +32,10 @@ def learning_rate_curve(draft: Draft, points: int = 200) -> list[tuple[int, floa
         if begins or scheduler is None:
             optimizer.param_groups[0]["lr"] = rate
             optimizer.param_groups[0].pop("initial_lr", None)
-            scheduler, start = draft.parts["scheduler"].build(optimizer=optimizer, total_steps=steps), planned.first_step
+            scheduler, start = (
+                draft.parts["scheduler"].build(optimizer=optimizer, total_steps=steps),
+                planned.first_step,
+            )
         else:
             scheduler.base_lrs = [rate]
         for step in (s for s in wanted if planned.first_step <= s < planned.last_step):

@@ -146,7 +146,8 @@ class EpochBatches:
             return map(self.__getitem__, numbers)
         from torch.utils.data import DataLoader
 
-        return iter(DataLoader(self, batch_size=None, sampler=numbers, num_workers=workers, pin_memory=pin_memory))
+        source: Any = self
+        return iter(DataLoader(source, batch_size=None, sampler=numbers, num_workers=workers, pin_memory=pin_memory))
 
 
 def windows(batches: Iterator[dict[str, Any]], accumulate: int) -> Iterator[list[dict[str, Any]]]:

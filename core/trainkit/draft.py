@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +145,7 @@ class _Loader:
     def part(self, kind: str, config: Config) -> Part:
         """Load the only component of a kind and check its options."""
         component = self.load(kind, config[f"{kind}.use"])
-        return Part(component, component.validate(config.options(kind), lambda o: config.origin(f"{kind}.{o}")))
+        return Part(component, component.validate(config.options(kind), partial(_origin, config, kind)))
 
     def listed(self, kind: str, config: Config) -> dict[str, Part]:
         """Load the components of a list kind and check their options."""
@@ -152,7 +153,8 @@ class _Loader:
         for name in config.listed(kind):
             component = self.load(kind, name)
             options = config.options(kind, name)
-            found[name] = Part(component, component.validate(options, lambda o, n=name: config.origin(f"{kind}.{n}.{o}")))
+            origin = partial(_origin, config, f"{kind}.{name}")
+            found[name] = Part(component, component.validate(options, origin))
         return found
 
     def load(self, kind: str, name: Any) -> Component:
@@ -160,6 +162,10 @@ class _Loader:
         if not isinstance(name, str):
             raise UsageError(f"{kind}: a name is needed (got {name!r})", do=f"trainkit plugins --kind {kind}")
         return self.registry.load(kind, self.live.get(name, name))
+
+
+def _origin(config: Config, prefix: str, option: str) -> str:
+    return config.origin(f"{prefix}.{option}")
 
 
 def merged(layers: Sequence[Layer]) -> Config:
@@ -224,7 +230,7 @@ def _layer_of_plan(plan: Plan, origin: str) -> Layer:
 
 
 def choose_strategy(loader: _Loader, samples: int) -> tuple[str, str]:
-    """Return the installed strategy whose range holds this many samples, the narrowest if several do, and the reason."""
+    """Return the installed strategy whose range holds this many samples (of several the narrowest), and the reason."""
     fitting = []
     for name in loader.registry.names("strategy"):
         try:
@@ -257,7 +263,7 @@ def _range_text(span: tuple[int, int | None]) -> str:
 def _overridden(plan: Plan, config: Config) -> Plan:
     """Return the plan with the user's `stages.NAME.key` in place of the strategy's."""
     stages = {stage.name: stage for stage in plan.stages}
-    for key in config.keys():
+    for key in config:
         first, _, rest = key.partition(".")
         if first != "stages":
             continue

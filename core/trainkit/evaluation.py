@@ -101,7 +101,9 @@ def batches(run: Run, dataset: Dataset, limit: int | None = None) -> Iterator[Ma
         left -= len(indices)
 
 
-def evaluate_baseline(run: Run, split: str, dataset: Dataset, predict: Callable[..., Mapping[str, Any]]) -> dict[str, float]:
+def evaluate_baseline(
+    run: Run, split: str, dataset: Dataset, predict: Callable[..., Mapping[str, Any]]
+) -> dict[str, float]:
     """Return the metrics of a trivial predictor on a split; metrics that read what it does not give are left out."""
     metrics = run.metrics
     for bound in metrics:

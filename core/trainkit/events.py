@@ -1,4 +1,4 @@
-"""Events, resolved once: from hook implementations to plain lists of functions, so that an unheard event costs nothing."""
+"""Events, resolved once: from hook implementations to plain lists; an event that nobody hears costs nothing."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def resolve(components: Iterable[tuple[str, object]]) -> EventLists:
 
 def _wrong_event(label: str, error: pluggy.PluginValidationError) -> errors.PluginError:
     text = str(error)
-    unknown = next((word.strip("'\"") for word in text.split() if word.strip("'\"").startswith(("on_", "before_", "after_"))), "")
+    unknown = next(
+        (word.strip("'\"") for word in text.split() if word.strip("'\"").startswith(("on_", "before_", "after_"))), ""
+    )
     close = errors.nearest(unknown, EVENT_NAMES) if unknown else None
     return errors.PluginError(
         f"{label} implements an event that does not exist, or asks for an argument it does not have",

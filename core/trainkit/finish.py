@@ -38,7 +38,9 @@ def final_results(run: Run) -> Results:
         for split, dataset in run.splits.items():
             if split != "train":
                 rows = evaluate_baseline(run, split, dataset, predict)
-                results.setdefault(name, {}).update({tag: value for tag, value in rows.items() if not math.isnan(value)})
+                results.setdefault(name, {}).update(
+                    {tag: value for tag, value in rows.items() if not math.isnan(value)}
+                )
     write_row(run, {f"final/{tag}": value for tag, value in results["model"].items()})
     return results
 
@@ -52,6 +54,7 @@ def summary(run: Run, results: Results, best_step: int | None) -> dict[str, Any]
         "samples": run.moment.samples,
         "skipped_updates": run.moment.skipped_total,
         "stop_reason": run.stop_reason,
+        "stages_ended_early": run.stage_reasons,
         "monitor": run.monitor,
         "best": run.best.value,
         "best_step": run.best.step if run.best.value is not None else best_step,

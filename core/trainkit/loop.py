@@ -179,7 +179,7 @@ def backward(run: Run, window: list[dict[str, Any]]) -> Any:
     total: Any = 0
     for cpu_batch in window:
         batch: Batch = run.engine.place(cpu_batch)
-        outputs, loss = run.forward(batch)
+        _, loss = run.forward(batch)
         for hear in run.events.on_loss:
             loss = hear(run, batch, loss) or loss
         if guess is None:

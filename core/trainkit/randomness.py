@@ -1,4 +1,4 @@
-"""Randomness as pure functions: every draw follows from the seed and from what it is for, never from what came before."""
+"""Randomness as pure functions: a draw follows from the seed and from what it is for, never from what came before."""
 
 from __future__ import annotations
 

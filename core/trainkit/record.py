@@ -47,7 +47,9 @@ class Gathered:
     def state_dict(self) -> dict[str, Any]:
         """Return what is gathered, so that the row of an interrupted interval is that of an uninterrupted one."""
         return {
-            "pairs": {name: [[torch.as_tensor(s), torch.as_tensor(c)] for s, c in pairs] for name, pairs in self.pairs.items()},
+            "pairs": {
+                name: [[torch.as_tensor(s), torch.as_tensor(c)] for s, c in pairs] for name, pairs in self.pairs.items()
+            },
             "weights": self.weights,
             "norms": [float(norm) for norm in self.norms],
             "extra": {tag: float(value) for tag, value in self.extra.items()},

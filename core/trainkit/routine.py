@@ -105,7 +105,7 @@ def evaluate_now(run: Run) -> bool:
 
 
 def note_best(run: Run, value: float) -> bool:
-    """Note a value of the monitored tag; return whether it is the best so far. NaN is never best, of equals the first."""
+    """Note a value of the monitored tag; return whether it is the best so far: never NaN, of equals the first."""
     best = run.best
     if math.isnan(value):
         return False
@@ -118,8 +118,8 @@ def note_best(run: Run, value: float) -> bool:
 def save(run: Run) -> None:
     """Write a checkpoint of this moment, unless this step has one.
 
-    An epoch's end changes no weight: resumed from the checkpoint of its last step, the run does what is left of the epoch,
-    its evaluation included, again, and comes to the same.
+    An epoch's end changes no weight: resumed from the checkpoint of its last step, the run does what is left of the
+    epoch, its evaluation included, again, and comes to the same.
     """
     moment = run.moment
     if run.checkpoints is None:
@@ -144,15 +144,18 @@ def divergence_report(run: Run, window: list[dict[str, Any]], norm: float) -> di
     """Return what a user needs to find the cause of a gradient that is not finite: samples, losses, the first layer."""
     parts = {name or "loss": float(pairs[-1][0]) for name, pairs in run.gathered.pairs.items()}
     first = next(
-        (n for n, p in run.learnable.items() if p.grad is not None and not bool(torch.isfinite(p.grad).all())), "none found"
+        (n for n, p in run.learnable.items() if p.grad is not None and not bool(torch.isfinite(p.grad).all())),
+        "none found",
     )
     ids = getattr(run.splits.train, "ids", None)
     numbers = [int(i) for batch in window for i in batch["sample_id"]]
     names = ", ".join(str(ids[i] if ids is not None else i) for i in numbers[:8])
     best = f"; the last checkpoint is of step {run.moment.saved_step}" if run.moment.saved_step >= 0 else ""
     return {
-        "what": f"the gradient of step {run.moment.step + 1} is not finite (norm {norm}); the update was not applied{best}",
+        "what": f"the gradient of step {run.moment.step + 1} is not finite (norm {norm}); "
+        f"the update was not applied{best}",
         "where": f"samples {names}; first parameter with such a gradient: {first}",
-        "why": "losses of the last micro-batch, summed: " + ", ".join(f"{name} {value:g}" for name, value in parts.items()),
+        "why": "losses of the last micro-batch, summed: "
+        + ", ".join(f"{name} {value:g}" for name, value in parts.items()),
         "do": "lower optimizer.lr, take --precision fp32, or allow skipping by --set loop.nan_policy=skip",
     }

@@ -102,7 +102,11 @@ class RunSettings(Section):
     checkpoint: CheckpointSettings = CheckpointSettings()
 
 
-SECTIONS: dict[str, type[Section]] = {"loop": LoopSettings, "evaluate": EvaluateSettings, "checkpoint": CheckpointSettings}
+SECTIONS: dict[str, type[Section]] = {
+    "loop": LoopSettings,
+    "evaluate": EvaluateSettings,
+    "checkpoint": CheckpointSettings,
+}
 
 
 def setting_keys() -> list[str]:
@@ -124,7 +128,7 @@ def describe_settings() -> list[tuple[str, object, str]]:
 def check_settings(config: Config) -> RunSettings:
     """Return the settings of a config; raise UsageError with place, value, what is allowed and the nearest name."""
     known = setting_keys()
-    for key in config.keys():
+    for key in config:
         kind = key.partition(".")[0]
         if kind not in KINDS and kind != "stages" and key not in known:
             raise unknown_key(key, [*known, *KINDS], config.origin(key))

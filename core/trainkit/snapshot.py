@@ -76,6 +76,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     run.gathered.load_state_dict(state["gathered"])
     run.best.value, run.best.step = state["best"]
     run.stop_reason = state["stop_reason"]
+    run.stage_reasons = state["stage_reasons"]
 
 
 def saved_moment(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -94,6 +95,7 @@ def _state(run: Run) -> dict[str, Any]:
         "scaler": run.scaler.state_dict() if run.scaler is not None else {},
         "components": {label: component.state_dict() for label, component in _stateful(run).items()},
         "stop_reason": run.stop_reason,
+        "stage_reasons": run.stage_reasons,
     }
 
 
@@ -108,8 +110,12 @@ def _stateful(run: Run) -> dict[str, Stateful]:
 
 def model_config(run: Run) -> dict[str, Any]:
     """Return the model's own config where it has one, as Hugging Face models do, else the task and its options."""
-    config = getattr(run.model, "config", None)
+    config: Any = getattr(run.model, "config", None)
     if hasattr(config, "to_dict"):
         document: dict[str, Any] = config.to_dict()
         return document
-    return {"model_type": type(run.model).__name__, "task": run.config["task.use"], "options": run.config.options("task")}
+    return {
+        "model_type": type(run.model).__name__,
+        "task": run.config["task.use"],
+        "options": run.config.options("task"),
+    }

@@ -29,14 +29,20 @@ def write(path: Path, text: str) -> Path:
 
 def test_later_layers_win_and_every_value_keeps_its_origin(tmp_path: Path) -> None:
     file = write(tmp_path / "run.toml", 'seed = 3\n\n[optimizer]\nuse = "adamw"\nlr = 0.5\n')
-    config = merged([
-        default_layer(),
-        read_file(file),
-        environment_layer({"TRAINKIT_OPTIMIZER__LR": "0.25", "PATH": "/bin"}),
-        override_layer(["optimizer.lr=0.125"]),
-    ])
+    config = merged(
+        [
+            default_layer(),
+            read_file(file),
+            environment_layer({"TRAINKIT_OPTIMIZER__LR": "0.25", "PATH": "/bin"}),
+            override_layer(["optimizer.lr=0.125"]),
+        ]
+    )
     assert config["optimizer.lr"] == 0.125
-    assert [v.origin for v in config.history["optimizer.lr"]] == ["run.toml:5", "$TRAINKIT_OPTIMIZER__LR", "--set optimizer.lr"]
+    assert [v.origin for v in config.history["optimizer.lr"]] == [
+        "run.toml:5",
+        "$TRAINKIT_OPTIMIZER__LR",
+        "--set optimizer.lr",
+    ]
     assert config.origin("seed") == "run.toml:1"
     assert config.origin("optimizer.use") == "run.toml:4"
 
@@ -79,7 +85,16 @@ def test_options_of_an_unlisted_component_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("3", 3), ("3e-4", 3e-4), ("true", True), ("none", None), ("phase1", "phase1"), ('"7"', "7"), ("[1, 2]", [1, 2]), ("", "")],
+    [
+        ("3", 3),
+        ("3e-4", 3e-4),
+        ("true", True),
+        ("none", None),
+        ("phase1", "phase1"),
+        ('"7"', "7"),
+        ("[1, 2]", [1, 2]),
+        ("", ""),
+    ],
 )
 def test_override_values_are_toml_or_else_text(text: str, value: object) -> None:
     assert parse_value(text) == value
@@ -105,9 +120,11 @@ def test_wrong_settings_name_place_value_and_remedy(settings: dict[str, object],
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("text", ["seed = ", "seed = 1\nseed = 2\n", "a = " + "[" * 5000, "x = 1e999999\ny = {", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["seed = ", "seed = 1\nseed = 2\n", "a = " + "[" * 5000, "x = 1e999999\ny = {", "\x00"]
+)
 def test_broken_files_are_refused_with_their_name(tmp_path: Path, text: str) -> None:
-    with pytest.raises(UsageError, match="broken.toml|not valid TOML"):
+    with pytest.raises(UsageError, match=r"not valid TOML|cannot be read"):
         read_file(write(tmp_path / "broken.toml", text))
 
 
@@ -119,15 +136,19 @@ def test_missing_and_oversized_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_resolved_toml_runs_again() -> None:
-    config = merged([
-        default_layer(),
-        layer_of({"metric": [{"use": "element-f1", "level": "key"}, "token-accuracy"], "optimizer.lr": 1e-4}, "file"),
-        layer_of({"stages.easy.epochs": 3, "loop.clip": None, "data": 'a "b"\\c'}, "file"),
-    ])
+    config = merged(
+        [
+            default_layer(),
+            layer_of(
+                {"metric": [{"use": "element-f1", "level": "key"}, "token-accuracy"], "optimizer.lr": 1e-4}, "file"
+            ),
+            layer_of({"stages.easy.epochs": 3, "loop.clip": None, "data": 'a "b"\\c'}, "file"),
+        ]
+    )
     text = to_toml({key: values[-1] for key, values in config.history.items()})
     again = merged([layer_of(tomllib.loads(text), "again")])
-    expected = {key: config[key] for key in config.keys() if config[key] is not None}
-    assert {key: again[key] for key in again.keys()} == expected
+    expected = {key: config[key] for key in config if config[key] is not None}
+    assert {key: again[key] for key in again} == expected
 
 
 def test_document_round_trip() -> None:

@@ -109,7 +109,7 @@ def test_reading_skips_what_is_skipped() -> None:
 def test_tensor_data_answers_with_a_batch() -> None:
     data = TensorData({"x": torch.arange(10), "y": torch.arange(10) * 2})
     batch = BatchMaker(data, None)(0, [3, 1])
-    assert batch["x"].tolist() == [3, 1] and batch["y"].tolist() == [6, 2] and batch["sample_id"].tolist() == [3, 1]
+    assert {name: tensor.tolist() for name, tensor in batch.items()} == {"x": [3, 1], "y": [6, 2], "sample_id": [3, 1]}
     with pytest.raises(ValueError, match="one length"):
         TensorData({"x": torch.zeros(2), "y": torch.zeros(3)})
 

@@ -230,7 +230,8 @@ def test_nan_may_be_skipped_and_is_counted() -> None:
     run = tiny_run(settings, task=PoisonedTask({1, 2}), callbacks=[heard])
     train(run)
     assert (run.moment.step, run.moment.skipped, run.moment.skipped_total) == (4, 0, 2)
-    assert run.scheduler is not None and run.scheduler.last_epoch == 4
+    assert run.scheduler is not None
+    assert run.scheduler.last_epoch == 4
     with pytest.raises(Diverged):
         train(tiny_run(settings, task=PoisonedTask({1, 2, 3})))
 
@@ -296,7 +297,7 @@ def test_listeners_may_replace_a_loss_by_its_samples() -> None:
         def on_loss(self, run: Run, batch: dict[str, Any], loss: LossOutput) -> LossOutput:
             assert loss.per_sample is not None
             self.per_sample.append(loss.per_sample)
-            outputs, first = run.forward({k: v[:1] for k, v in batch.items()})
+            _, first = run.forward({k: v[:1] for k, v in batch.items()})
             return first
 
     keep = KeepFirst()
@@ -427,7 +428,7 @@ def test_stopping_and_ending_a_stage_are_asked_for() -> None:
 
 def test_plain_torch_losses_and_tensor_outputs_are_understood() -> None:
     class Flat(nn.CrossEntropyLoss):
-        def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
             return super().forward(input.flatten(0, 1), target.flatten())
 
     run = tiny_run({"loop.max_steps": 2}, loss=reading(Flat, "logits", "labels"))

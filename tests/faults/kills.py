@@ -2,9 +2,9 @@
 
     python tests/faults/kills.py [KILLS] [SEED]
 
-Each trial is a chain: start, SIGKILL at a random time, resume, SIGKILL, ... until the run ends. Afterwards weights, optimizer,
-schedule, state of components, counters and every row of metrics.jsonl must equal the reference to the bit. Prints one JSON
-object and exits with 1 if anything was lost.
+Each trial is a chain: start, SIGKILL at a random time, resume, SIGKILL, ... until the run ends. Afterwards weights,
+optimizer, schedule, state of components, counters and every row of metrics.jsonl must equal the reference to the bit.
+Prints one JSON object and exits with 1 if anything was lost.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class Learned(nn.Module):
             self.seen += count
         nll = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
         total = nll * torch.exp(-self.log_variance) + count * self.log_variance
-        return LossOutput(total, count, parts={"nll": (nll.detach(), count)}, weights={"nll": torch.exp(-self.log_variance)})
+        return LossOutput(
+            total, count, parts={"nll": (nll.detach(), count)}, weights={"nll": torch.exp(-self.log_variance)}
+        )
 
 
 class Average:
@@ -125,7 +127,13 @@ def state_of(out: Path) -> dict[str, Any]:
     documents = {name: checkpoint.document(name) for name in ("optimizer.json", "state.json", "task.json")}
     found = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows(out / "metrics.jsonl")]
     results = json.loads((out / "results.json").read_text())
-    return {"files": files, "documents": documents, "rows": found, "step": checkpoint.step, "results": results["results"]}
+    return {
+        "files": files,
+        "documents": documents,
+        "rows": found,
+        "step": checkpoint.step,
+        "results": results["results"],
+    }
 
 
 def killed_after(seconds: float, out: Path, log: Path) -> int:
@@ -137,7 +145,7 @@ def killed_after(seconds: float, out: Path, log: Path) -> int:
             torch.set_num_threads(1)
             carry_out(out)
             code = 0
-        except BaseException:  # noqa: BLE001 - the parent reads what happened from the log
+        except BaseException:
             log.write_text(traceback.format_exc())
         finally:
             os._exit(code)
@@ -176,10 +184,18 @@ def main() -> int:
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
-        assert killed_after(600, Path(folder) / "reference", Path(folder) / "log") == 0, (Path(folder) / "log").read_text()
+        assert killed_after(600, Path(folder) / "reference", Path(folder) / "log") == 0, (
+            Path(folder) / "log"
+        ).read_text()
         duration = time.monotonic() - started
         reference = state_of(Path(folder) / "reference")
-        account: dict[str, Any] = {"kills": 0, "runs": 0, "lost": 0, "unequal": 0, "seconds_of_a_run": round(duration, 2)}
+        account: dict[str, Any] = {
+            "kills": 0,
+            "runs": 0,
+            "lost": 0,
+            "unequal": 0,
+            "seconds_of_a_run": round(duration, 2),
+        }
         while account["kills"] < kills_wanted:
             out = Path(folder) / f"run-{account['runs']}" / "run"
             out.parent.mkdir()
