@@ -1,0 +1,203 @@
+"""report.html: one page without scripts or links to elsewhere; everything that comes from data is escaped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from .chart import Points, chart
+from .errors import printable
+from .report import Facts, duration, number, readable, result_table, stage_table
+
+MAX_CHARTS = 12
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1c2230; --soft: #5d6679; --paper: #fbfbfd; --card: #fff; --rule: #e3e6ee;
+  --c0: #2563eb; --c1: #d9480f; --c2: #0f8a5f; --c3: #9333ea; --c4: #b7791f; --c5: #64748b; --mark: #eef4ff; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e7eaf1; --soft: #9aa4b8; --paper: #14171e; --card: #1c212b;
+  --rule: #2d3442; --c0: #7aa7ff; --c1: #ff9466; --c2: #53cf9f; --c3: #c792ff; --c4: #e6bd5c; --c5: #a3b0c4;
+  --mark: #22304a; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 1180px; margin: 0 auto; padding: 32px 20px 64px; }
+h1 { font-size: 26px; margin: 0 0 4px; overflow-wrap: anywhere; } h2 { font-size: 18px; margin: 36px 0 12px; }
+h3 { font-size: 14px; margin: 0 0 6px; font-weight: 600; } p { margin: 0 0 8px; } .soft { color: var(--soft); }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; margin-top: 20px; }
+.tile, figure, .scroll, .note { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; }
+.tile { padding: 12px 14px; } .tile b { display: block; font-size: 20px; font-weight: 600; overflow-wrap: anywhere; }
+.tile span { color: var(--soft); font-size: 13px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 16px; }
+figure { margin: 0; padding: 14px 14px 8px; } svg { width: 100%; height: auto; display: block; }
+svg text { fill: var(--soft); font-size: 11px; } .grid { stroke: var(--rule); } .axis { stroke: var(--soft); }
+.line { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
+.c0 { --c: var(--c0); } .c1 { --c: var(--c1); } .c2 { --c: var(--c2); } .c3 { --c: var(--c3); } .c4 { --c: var(--c4); }
+.c5 { --c: var(--c5); } .line { stroke: var(--c); } .dot { fill: var(--c); } .key { background: var(--c); }
+.legend { list-style: none; display: flex; flex-wrap: wrap; gap: 4px 14px; margin: 4px 0 0; padding: 0; }
+.legend { font-size: 13px; }
+.key { display: inline-block; width: 14px; height: 3px; border-radius: 2px; margin-right: 6px; vertical-align: middle; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: 7px 14px; border-bottom: 1px solid var(--rule); vertical-align: top; }
+tr:last-child td { border-bottom: 0; }
+th { font-size: 13px; color: var(--soft); font-weight: 600; white-space: nowrap; }
+td { overflow-wrap: anywhere; } .numbers td:not(:first-child), .numbers th:not(:first-child) { text-align: right; }
+.numbers td:nth-child(2) { font-weight: 600; } tr.best { background: var(--mark); }
+.note { padding: 10px 14px; margin-bottom: 8px; border-left: 4px solid var(--c4); }
+@media print { .tile, figure, .scroll { break-inside: avoid; } }
+"""
+
+
+def page(facts: Facts) -> str:
+    """Return the report of a run as a self-contained HTML page."""
+    title = text(facts.name)
+    sections = [
+        f"<header><h1>{title}</h1>{_subtitle(facts)}</header>",
+        _tiles(facts),
+        _notes(facts),
+        _section("Results", _results(facts)),
+        _section("Curves", _curves(facts.rows)),
+        _section("Plan", _plan(facts)),
+        _section("Settings", _settings(facts.config)),
+        _section("Components", _components(facts.components)),
+        _section("Environment", _environment(facts.environment)),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"<title>{title}</title><style>{STYLE}</style></head><body><main>{''.join(sections)}</main></body></html>\n"
+    )
+
+
+def text(value: object) -> str:
+    """Return data as HTML text."""
+    return escape(printable(str(value)))
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{title}</h2>{content}</section>" if content else ""
+
+
+def _subtitle(facts: Facts) -> str:
+    by_kind = {c.get("kind"): c.get("name", "") for c in facts.components}
+    parts = [
+        f"{kind} {by_kind[kind]}" for kind in ("task", "strategy", "loss", "optimizer", "scheduler") if kind in by_kind
+    ]
+    return f'<p class="soft">{text(" · ".join(parts))}</p>' if parts else ""
+
+
+def _tiles(facts: Facts) -> str:
+    summary, data = facts.summary, facts.data()
+    samples = " / ".join(str(count) for count in data.get("samples", {}).values())
+    tiles = [
+        ("status", summary.get("status")),
+        (f"best {summary.get('monitor', '')}, step {summary.get('best_step')}", number(summary.get("best"))),
+        ("optimizer steps", number(summary.get("steps"))),
+        ("epochs", number(summary.get("epochs"))),
+        ("training time", duration(summary.get("seconds"))),
+        (f"samples: {' / '.join(data.get('samples', {}))}", samples),
+    ]
+    cells = "".join(
+        f'<div class="tile"><b>{text(value)}</b><span>{text(label)}</span></div>'
+        for label, value in tiles
+        if value not in (None, "")
+    )
+    return f'<div class="tiles">{cells}</div>' if cells else ""
+
+
+def _notes(facts: Facts) -> str:
+    return _section("Notes", "".join(f'<p class="note">{text(note)}</p>' for note in facts.notes()))
+
+
+def _results(facts: Facts) -> str:
+    head, body = result_table(facts.results)
+    monitor = str(facts.summary.get("monitor", ""))
+    baselines = len(head) > 2
+    note = '<p class="soft">The best checkpoint on every split, beside predictors that have learned nothing.</p>'
+    return (note if baselines else "") + _table(head, body, "numbers", best=monitor) if body else ""
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
+    charts = []
+    for title, series in chart_series(rows):
+        drawing = chart(series)
+        if drawing:
+            charts.append(f"<figure><h3>{text(title)}</h3>{drawing}</figure>")
+    return f'<div class="charts">{"".join(charts[:MAX_CHARTS])}</div>' if charts else ""
+
+
+def chart_series(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, dict[str, Points]]]:
+    """Return the charts of a run: the loss first, each metric of training and validation together, then the rest."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        step = row.get("step")
+        if not isinstance(step, int | float) or not math.isfinite(step):
+            continue
+        for tag, value in row.items():
+            if tag.startswith(("train/", "val/", "curriculum/")) and isinstance(value, int | float):
+                curves.setdefault(tag, []).append((float(step), float(value)))
+    charts: dict[str, dict[str, Points]] = {}
+    for tag in sorted(curves, key=_chart_order):
+        split, _, name = tag.partition("/")
+        title = name.partition("/")[0] if name.startswith(("learning_rate", "weight/")) else name
+        charts.setdefault(title if split != "curriculum" else tag, {})[tag] = curves[tag]
+    return [(title.replace("_", " "), series) for title, series in charts.items()]
+
+
+def _chart_order(tag: str) -> tuple[int, str]:
+    split, _, name = tag.partition("/")
+    if name == "loss":
+        return 0, "" if split == "train" else split
+    if split == "val" and not name.startswith("loss/"):
+        return 1, name
+    late = {"learning_rate": 2, "grad_norm": 3}
+    return late.get(name.partition("/")[0], 4), name
+
+
+def _plan(facts: Facts) -> str:
+    source = facts.data().get("source")
+    note = f'<p class="soft">Data: {text(readable(str(source)))}</p>' if source else ""
+    head, body = stage_table(facts.stages())
+    return note + _table(head, body) if body else note
+
+
+def _settings(config: Mapping[str, tuple[Any, str, str]]) -> str:
+    body = [
+        [key, _value(value), f"{origin}: {reason}" if reason else origin]
+        for key, (value, origin, reason) in config.items()
+    ]
+    return _table(["setting", "value", "from"], body)
+
+
+def _value(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else readable(str(value))
+
+
+def _components(components: Sequence[Mapping[str, str]]) -> str:
+    keys = ("kind", "name", "distribution", "version")
+    return _table(
+        ["kind", "component", "distribution", "version"], [[c.get(key, "") for key in keys] for c in components]
+    )
+
+
+def _environment(known: Mapping[str, Any]) -> str:
+    body = []
+    for key, value in known.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{name} {content}" for name, content in value.items())
+        if value not in (None, "", []):
+            body.append([key, _value(value)])
+    return _table(["", ""], body)
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]], style: str = "", best: str = "") -> str:
+    if not body:
+        return ""
+    top = "".join(f"<th>{text(cell)}</th>" for cell in head) if any(head) else ""
+    lines = []
+    for row in body:
+        mark = ' class="best"' if best and row[0] == best else ""
+        lines.append(f"<tr{mark}>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>")
+    table = f'<table class="{style}"><thead><tr>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+    return f'<div class="scroll">{table}</div>'
