@@ -18,7 +18,7 @@ def command(shell: str) -> None:
     trainkit completion zsh >> ~/.zshrc
     trainkit completion fish > ~/.config/fish/completions/trainkit.fish
     """
-    from .main import group
+    from .commands import group
 
     complete = get_completion_class(shell)
     assert complete is not None

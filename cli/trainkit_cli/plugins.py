@@ -9,16 +9,11 @@ import click
 from trainkit import errors
 from trainkit.kinds import KINDS
 
+from .listing import aligned, list_plugins, print_json
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from trainkit.catalogue import Offer
     from trainkit.component import Component
-    from trainkit.discovery import Entry
     from trainkit.probe import Probe
-
-INSTALLED = ("kind", "name", "distribution", "version", "status", "summary")
-AVAILABLE = ("kind", "name", "distribution", "summary")
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -30,23 +25,11 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 def command(ctx: click.Context, kind: str | None, as_json: bool) -> None:
     """List what is installed, what is broken, what could be installed.
 
-    Reads package metadata and imports no plugin. 'broken' means that the plugin failed when it was last used or checked.
+    It reads package metadata and imports no plugin. 'broken': the plugin failed when it was last used or checked.
     """
     if ctx.invoked_subcommand is not None:
         return
-    from trainkit.health import with_failures
-    from trainkit.registry import Registry
-
-    if kind is not None and kind not in KINDS:
-        raise errors.unknown_kind(kind, KINDS)
-    registry = Registry()
-    entries, offers = with_failures(registry.entries(kind)), registry.offers(kind)
-    if as_json:
-        _echo_json({"installed": [e._asdict() for e in entries], "available": [o._asdict() for o in offers]})
-        return
-    _print_installed(entries)
-    if offers:
-        _print_available(offers)
+    list_plugins(kind, as_json=as_json)
 
 
 @command.command()
@@ -59,7 +42,7 @@ def show(component: str, as_json: bool) -> None:
     kind, name = split(component)
     loaded = Registry().load(kind, name)
     if as_json:
-        _echo_json(describe(loaded))
+        print_json(describe(loaded))
     else:
         click.echo("\n".join(description_lines(describe(loaded))))
 
@@ -86,7 +69,7 @@ def check(components: tuple[str, ...], limit_seconds: float, as_json: bool) -> N
         if not as_json:
             click.echo("\n".join(probe_lines(probes[-1], with_traceback=bool(components))))
     if as_json:
-        _echo_json([{**result._asdict(), "entry": result.entry._asdict()} for result in probes])
+        print_json([{**result._asdict(), "entry": result.entry._asdict()} for result in probes])
     if any(result.fault for result in probes):
         sys.exit(errors.ExitCode.PLUGIN)
 
@@ -95,7 +78,7 @@ def check(components: tuple[str, ...], limit_seconds: float, as_json: bool) -> N
 @click.argument("action", type=click.Choice(["write", "check"]))
 @click.argument("root", default=".", type=click.Path(exists=True, file_okay=False))
 def registry(action: str, root: str) -> None:
-    """Write the catalogue registry.toml of a repository, or check that it is current (for trainkit's own developers)."""
+    """Write a repository's catalogue, registry.toml, or check that it is current: for trainkit's own developers."""
     from pathlib import Path
 
     from trainkit import catalogue
@@ -177,48 +160,3 @@ def probe_lines(result: Probe, *, with_traceback: bool) -> list[str]:
     if with_traceback and result.traceback:
         lines += [f"        {line}" for line in errors.printable(result.traceback).splitlines()]
     return lines
-
-
-def _print_installed(entries: Sequence[Entry]) -> None:
-    # What is wrong stands where the summary would: a line stays a line for grep.
-    rows = [(*entry[:2], *entry[3:5], entry.status, entry.reason or entry.summary) for entry in entries]
-    if not rows:
-        click.echo("no plugin is installed")
-    elif sys.stdout.isatty():
-        _draw("installed", INSTALLED, rows)
-    else:
-        click.echo("\n".join(aligned(INSTALLED, rows)))
-
-
-def _print_available(offers: Sequence[Offer]) -> None:
-    rows = [(offer.kind, offer.name, offer.distribution, offer.summary) for offer in offers]
-    if sys.stdout.isatty():
-        _draw("available: pip install DISTRIBUTION", AVAILABLE, rows)
-    else:
-        click.echo("\n".join(["", "available: pip install DISTRIBUTION", *aligned(AVAILABLE, rows)]))
-
-
-def aligned(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return rows as lines with aligned columns below a line of headings."""
-    table = [[heading.upper() for heading in head], *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-
-
-def _draw(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(*head, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        # In a listing of available components no column is called status.
-        status = dict(zip(head, row, strict=True)).get("status", "ok")
-        table.add_row(*map(escape, row), style="" if status == "ok" else "red")
-    Console().print(table)
-
-
-def _echo_json(document: Any) -> None:
-    import json
-
-    click.echo(json.dumps(document, indent=2, default=str, ensure_ascii=False))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from .errors import printable
 from .kinds import GROUP_PREFIX, KINDS
-from .metadata import core_clash, decoded, entry_points, header, normalised
+from .metadata import core_clash, entry_points, headers, normalised
 
 UNKNOWN = "?"
 
@@ -151,18 +151,17 @@ def _found_by_importlib(folders: list[str]) -> list[_Found]:
     found, seen = [], set()
     for distribution in distributions(path=folders):
         try:
-            points = distribution.read_text("entry_points.txt") or ""
-            if GROUP_PREFIX not in points:
+            points = (distribution.read_text("entry_points.txt") or "").encode()
+            if _MARK not in points:
                 continue
-            metadata = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO")
-            name, version = header(metadata or "", "Name"), header(metadata or "", "Version")
+            metadata = (distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or "").encode()
+            known = headers(metadata)
+            name, version = (known.get(key, [""])[0] for key in ("name", "version"))
         except Exception:  # noqa: S112 - a foreign finder may raise anything; what it cannot tell is not there
             continue
         if normalised(name) not in seen:
             seen.add(normalised(name))
-            found.append(
-                _Found(f"{name}-{version}.dist-info", points.encode(), metadata.encode() if metadata else None)
-            )
+            found.append(_Found(f"{name}-{version}.dist-info", points, metadata))
     return found
 
 
@@ -183,22 +182,20 @@ def _entries(raw: _Found, importable: set[str] | None) -> Iterator[Entry]:
         fault = "entry_points.txt cannot be read"
         yield Entry(UNKNOWN, UNKNOWN, "", printable(name), printable(version), "", "unreadable", fault)
         return
-    metadata = decoded(raw.metadata)
+    known = headers(raw.metadata)
     status, reason = "ok", ""
-    if metadata is None or not header(metadata, "Name") or not header(metadata, "Version"):
+    if "name" not in known or "version" not in known:
         status, reason = "unreadable", "METADATA is missing or damaged"
     else:
-        name, version = header(metadata, "Name"), header(metadata, "Version")
-        if clash := core_clash(metadata):
+        name, version = known["name"][0], known["version"][0]
+        if clash := core_clash(known.get("requires-dist", ())):
             status, reason = "incompatible", clash
-    summary = printable(header(metadata or "", "Summary"))
-    for kind, component, module, (point_status, point_reason) in entry_points(
-        raw.entry_points.decode("utf-8", "replace")
-    ):
+    summary = known.get("summary", [""])[0]
+    for kind, component, module, wrong in entry_points(raw.entry_points.decode("utf-8", "replace")):
         identity = (printable(text) for text in (kind, component, module, name, version, summary))
         entry = Entry(*identity)._replace(status=status, reason=reason)
-        if point_status:
-            entry = entry._replace(status=point_status, reason=point_reason)
+        if wrong is not None:
+            entry = entry._replace(status=wrong[0], reason=wrong[1])
         elif status == "ok" and importable is not None and not _is_importable(module, importable):
             entry = entry._replace(status="missing", reason=f"its module {module} is not on the path")
         yield entry

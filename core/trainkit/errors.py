@@ -235,4 +235,6 @@ def parts_do_not_fit(
 
 def printable(text: str) -> str:
     """Return the text without control characters, so that data cannot repaint the terminal."""
-    return "".join(c if c in "\n\t" or (c.isprintable()) else "\N{REPLACEMENT CHARACTER}" for c in text)
+    if text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

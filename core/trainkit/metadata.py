@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from . import __version__
 from .errors import nearest, printable
@@ -20,19 +20,31 @@ _CLAUSE = re.compile(r"\s*(===|~=|==|!=|>=|<=|>|<)\s*v?(\d+(?:\.\d+)*)(\.\*)?[^,
 
 def normalised(distribution: str) -> str:
     """Return a distribution's name as indexes compare it."""
-    return re.sub(r"[-_.]+", "-", distribution).lower()
+    name = distribution.lower().replace("_", "-").replace(".", "-")
+    while "--" in name:
+        name = name.replace("--", "-")
+    return name
 
 
-def decoded(metadata: bytes | None) -> str | None:
-    """Return METADATA as text, or None where it is absent or no text."""
+def headers(metadata: bytes | None) -> dict[str, list[str]]:
+    """Return the values of each header of METADATA, by its name in lower case; nothing of what is absent or no text.
+
+    The description, which follows the first empty line and is far longer, is left alone.
+    """
     try:
-        return metadata.decode() if metadata is not None else None
+        text = (metadata or b"").replace(b"\r\n", b"\n").partition(b"\n\n")[0].decode()
     except UnicodeDecodeError:
-        return None
+        return {}
+    found: dict[str, list[str]] = {}
+    for line in text.split("\n"):
+        name, colon, value = line.partition(":")
+        if colon and not line.startswith((" ", "\t")):
+            found.setdefault(name.lower(), []).append(value.strip())
+    return found
 
 
-def entry_points(text: str) -> Iterator[tuple[str, str, str, tuple[str, str]]]:
-    """Yield (kind, name, module, (status, reason)) of each entry point in trainkit's groups."""
+def entry_points(text: str) -> Iterator[tuple[str, str, str, tuple[str, str] | None]]:
+    """Yield (kind, name, module, fault) of each entry point in trainkit's groups; a fault is (status, reason)."""
     group = ""
     for line in text.splitlines():
         line = line.strip()
@@ -45,10 +57,10 @@ def entry_points(text: str) -> Iterator[tuple[str, str, str, tuple[str, str]]]:
             continue
         kind = group.removeprefix(GROUP_PREFIX)
         name, equals, module = (part.strip() for part in line.partition("="))
-        yield printable(kind), name, module, _point_fault(kind, name, module if equals else "")
+        yield printable(kind), name, module, _fault(kind, name, module if equals else "")
 
 
-def _point_fault(kind: str, name: str, module: str) -> tuple[str, str]:
+def _fault(kind: str, name: str, module: str) -> tuple[str, str] | None:
     if kind not in KINDS:
         close = nearest(kind, KINDS)
         return "invalid name", f"there is no kind '{printable(kind)}'" + (f"; did you mean '{close}'?" if close else "")
@@ -56,27 +68,12 @@ def _point_fault(kind: str, name: str, module: str) -> tuple[str, str]:
         return "invalid name", NAME_RULE
     if not _MODULE.fullmatch(module):
         return "unreadable", "its line in entry_points.txt does not name a module"
-    return "", ""
+    return None
 
 
-def header(metadata: str, key: str) -> str:
-    """Return the first value of a header of METADATA, or nothing."""
-    return next(headers(metadata, key), "")
-
-
-def headers(metadata: str, key: str) -> Iterator[str]:
-    """Yield the values of a header of METADATA; what follows its first empty line is the description."""
-    for line in metadata.splitlines():
-        if not line.strip():
-            return
-        name, colon, value = line.partition(":")
-        if colon and name.lower() == key.lower():
-            yield value.strip()
-
-
-def core_clash(metadata: str) -> str:
-    """Return why the distribution cannot work with this core, or nothing."""
-    for requirement in headers(metadata, "Requires-Dist"):
+def core_clash(requirements: Iterable[str]) -> str:
+    """Return why a distribution with these Requires-Dist cannot work with this core, or nothing."""
+    for requirement in requirements:
         match = _REQUIREMENT.match(requirement)
         if match is None or normalised(match[1]) != CORE or "extra" in (match[3] or ""):
             continue

@@ -1,4 +1,4 @@
-"""Try a plugin in a process of its own: one that exits, hangs or crashes the interpreter takes only that process with it."""
+"""Try a plugin in a process of its own: one that exits, hangs or crashes takes only that process along."""
 
 from __future__ import annotations
 
