@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 from trainkit import __version__
 
@@ -12,7 +14,8 @@ COMMANDS = {
     "plugins": "List what is installed, what is broken, what could be installed.",
     "completion": "Print the script that completes commands in a shell.",
 }
-SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+WIDEST = 120
 
 
 class LazyGroup(click.Group):
@@ -65,7 +68,7 @@ def group(debug: bool) -> None:
 def call(arguments: list[str]) -> int:
     """Run a command and return its exit code; what click refuses is said here."""
     try:
-        result = group.main(arguments, prog_name="trainkit", standalone_mode=False)
+        result = group.main(arguments, prog_name="trainkit", standalone_mode=False, terminal_width=_width())
     except click.Abort as error:
         raise KeyboardInterrupt from error
     except click.ClickException as error:
@@ -73,3 +76,12 @@ def call(arguments: list[str]) -> int:
         return error.exit_code
     # A command that ends through its context, as --version does, hands its exit code back as the result.
     return result if isinstance(result, int) else 0
+
+
+def _width() -> int:
+    """Return the width of help texts. Left to itself, click imports shutil for it, and that all compression modules."""
+    try:
+        columns = int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size(1).columns
+    except (OSError, ValueError):
+        columns = 80
+    return max(50, min(columns, WIDEST) - 2)
