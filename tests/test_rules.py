@@ -82,6 +82,8 @@ def unfinished(tree: ast.Module) -> Findings:
         if {dotted(d).split(".")[-1] for d in node.decorator_list} & {"hookspec", "abstractmethod", "overload"}:
             continue
         rest = node.body[1:] if ast.get_docstring(node) is not None else node.body
+        if not rest and isinstance(node.returns, ast.Constant):
+            continue  # documented, and typed to answer with None: doing nothing is what it is for
         if all(_says_nothing(statement) for statement in rest):
             yield node.lineno, f"{node.name} has no body"
 
@@ -165,7 +167,9 @@ EXAMPLES = [
     (dangerous, "np.load(path, allow_pickle=True)", True),
     (unfinished, "def f():\n    pass", True),
     (unfinished, "def f():\n    'Say.'\n    ...", True),
-    (unfinished, "def f():\n    'Say.'", True),
+    (unfinished, "def f() -> int:\n    'Say.'", True),
+    (unfinished, "def f() -> None:\n    'Say.'", False),
+    (unfinished, "def f() -> None:\n    'Say.'\n    pass", True),
     (unfinished, "def f():\n    raise NotImplementedError('later')", True),
     (unfinished, "@hookspec\ndef f():\n    'Say.'", False),
     (unfinished, "class P(Protocol):\n    def f(self): ...", False),
