@@ -28,7 +28,7 @@ def right_tokens(predictions: Tensor, labels: Tensor, pad_id: int | None = None)
 
 
 class TokenAccuracy(SumMetric):
-    """Compute the share of right tokens (accuracy) and of faultless sequences (exact).
+    """Compute accuracy, the share of right tokens, and exact, the share of faultless sequences.
 
     Rules are those of 6.1. Padding counts nowhere: who predicts only padding is right nowhere. A sequence without a
     real token is not counted; without any, both figures are NaN.
