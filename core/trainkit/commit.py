@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from . import manifest, strict_json, tensorfile
+from .copying import copy_tensors
 from .errors import RunFailed, printable
 from .filesystem import TEMPORARY, FileSystem, discard, write_file
 
 WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors")
 MAX_DOCUMENT_BYTES = 256 * 2**20
+PIECE = 2**15
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,11 @@ def is_finite(tensor: Tensor) -> bool:
     values = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
     if values.element_size() == 1:
         values = values.to(torch.float32)
-    # The extremes of values with a NaN are NaN.
-    low, high = torch.aminmax(values)
-    return bool(torch.isfinite(low) & torch.isfinite(high))
+    # The extremes of values with a NaN are NaN. A processor takes pieces too small for PyTorch's threads, which would
+    # fight with those of training while this runs beside it.
+    pieces = values.reshape(-1).split(PIECE if values.device.type == "cpu" else values.numel())
+    extremes = torch.stack([extreme for piece in pieces for extreme in torch.aminmax(piece)])
+    return bool(torch.isfinite(extremes).all())
 
 
 class Buffers:
@@ -138,20 +142,19 @@ class Buffers:
         """Return copies in main memory, valid until the next call; tied tensors are tied in the copy too."""
         kept: dict[tuple[str, str], Tensor] = {}
         held: dict[str, dict[str, Tensor]] = {}
-        devices: set[torch.device] = set()
+        pairs: list[tuple[Tensor, Tensor]] = []
         for file, named in tensors.items():
             copies: dict[tensorfile.Identity, Tensor] = {}
+            held[file] = {}
             for name, tensor in named.items():
                 identity = tensorfile.identity(tensor)
                 if identity not in copies:
                     copies[identity] = kept[file, name] = self._buffer((file, name), tensor)
-                    copies[identity].copy_(tensor.detach(), non_blocking=True)
-                    devices.add(tensor.device)
-                held.setdefault(file, {})[name] = copies[identity]
-            held.setdefault(file, {})
-        for device in devices:
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+                    pairs.append((copies[identity], tensor))
+                held[file][name] = copies[identity]
+        copy_tensors(pairs)
+        for device in {source.device for _, source in pairs if source.is_cuda}:
+            torch.cuda.synchronize(device)
         self._kept = kept
         return held
 

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from . import strict_json
+from .copying import copy_tensors
 from .errors import CheckpointError, RunFailed
 from .filesystem import SYSTEM, FileSystem, open_regular, reason, write_file
 
@@ -131,9 +132,8 @@ def load_into(path: Path, targets: Mapping[str, Tensor]) -> None:
     views, aliases = _views(path)
     views |= {name: views[first] for name, first in aliases.items()}
     _check(path, views, targets)
-    pairs = {identity(target): (target.detach(), views[name]) for name, target in targets.items()}
-    for target, view in pairs.values():
-        target.copy_(view)
+    pairs = {identity(target): (target, views[name]) for name, target in targets.items()}
+    copy_tensors(pairs.values())
 
 
 def _check(path: Path, stored: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
