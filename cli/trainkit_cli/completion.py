@@ -11,7 +11,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> None:
-    """Print the script that completes commands and options.
+    """Print the script that completes commands in a shell.
 
     \b
     trainkit completion bash >> ~/.bashrc

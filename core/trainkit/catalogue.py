@@ -49,7 +49,7 @@ def read_catalogue(path: str | Path | None = None) -> list[Offer]:
     try:
         with open(path or (inside if os.path.exists(inside) else root), encoding="utf-8") as file:
             return parse(file.read())
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, LookupError):
         return []
 
 
@@ -63,12 +63,14 @@ def parse(text: str) -> list[Offer]:
 
     A listing reads the catalogue, and importing tomllib would take as long as everything else in it.
     """
-    offers = []
-    for block in text.split(TABLE)[1:]:
-        pairs = (line.split(" = ", 1) for line in block.splitlines() if " = " in line)
-        values = {key: _unquoted(value) for key, value in pairs}
-        offers.append(Offer(**{**values, "api": int(values["api"])}))  # type: ignore[arg-type]
-    return offers
+    tables: list[dict[str, str]] = []
+    for line in text.split("\n"):
+        key, equals, value = line.partition(" = ")
+        if line == TABLE:
+            tables.append({})
+        elif equals and not line.startswith("#"):
+            tables[-1][key] = _unquoted(value)
+    return [Offer(**{**values, "api": int(values["api"])}) for values in tables]  # type: ignore[arg-type]
 
 
 def render(offers: Iterable[Offer]) -> str:

@@ -34,15 +34,16 @@ def load_target(kind: str, module: str) -> Any:
     Raises:
         LoadError: the plugin raises, misspells a hook, asks for an unknown argument, or answers with something else.
     """
-    plugin = _guarded("import", lambda: _import(module))
+    plugin = checked("import", lambda: _import(module))
     function = _implementation(plugin, kind)
-    target = _guarded("import", function)
+    target = checked("import", function)
     if not callable(target):
         raise LoadError("validate", f"{hook_name(kind)} answered with {target!r:.80}; a class or a factory is needed")
     return target
 
 
-def _guarded(phase: str, function: Callable[[], T]) -> T:
+def checked(phase: str, function: Callable[[], T]) -> T:
+    """Return what a function of a plugin returns; what it raises becomes the LoadError of a phase."""
     try:
         return guarded(function)
     except ForeignError as error:

@@ -6,11 +6,11 @@ import inspect
 import re
 import types
 import typing
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
-from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 
 Target = Callable[..., Any]
@@ -102,13 +102,15 @@ def options_model(title: str, target: Target, without: Iterable[str]) -> type[Ba
     fields = {_field_name(name): _field(name, kinds[name], p) for name, p in found.items()}
     try:
         return _model(title, fields)
-    except PydanticUserError:
-        # One type that pydantic has no schema for must not cost the others their checks.
+    except Exception:  # a type is foreign code; one without a usable schema must not cost the others their checks
         return _model(title, {name: _checkable(title, name, field) for name, field in fields.items()})
 
 
 def _model(title: str, fields: dict[str, Any]) -> type[BaseModel]:
-    return create_model(title, __config__=_CONFIG, **fields)
+    with warnings.catch_warnings():
+        # What pydantic thinks of a plugin's annotations is of no use to the one who only names the plugin.
+        warnings.simplefilter("ignore")
+        return create_model(title, __config__=_CONFIG, **fields)
 
 
 def _field(name: str, annotation: Any, parameter: inspect.Parameter) -> tuple[Any, Any]:
@@ -124,7 +126,7 @@ def _field_name(option: str) -> str:
 def _checkable(title: str, name: str, field: tuple[Any, Any]) -> tuple[Any, Any]:
     try:
         _model(title, {name: field})
-    except PydanticUserError:
+    except Exception:  # see options_model
         return Any, field[1]
     return field
 

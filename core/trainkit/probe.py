@@ -97,14 +97,14 @@ def _ending(code: int) -> str:
 def main(kind: str, name: str, module: str, answer: str) -> None:
     """Load one plugin and write how it did, as JSON, to the file `answer`: what the child process does."""
     from .component import Component
-    from .loading import LoadError, load_target
+    from .loading import LoadError, checked, load_target
 
     fault = trace = ""
     started = time.perf_counter()
     try:
         target = load_target(kind, module)
         seconds = time.perf_counter() - started
-        Component(kind, name, target).describe()
+        checked("validate", Component(kind, name, target).describe)
     except LoadError as error:
         seconds, fault = time.perf_counter() - started, f"{error.phase}: {error.cause}"
         trace = "".join(traceback.format_exception(error.__cause__)) if error.__cause__ else ""

@@ -39,13 +39,13 @@ class Site:
         entry_points: str | None = None,
         metadata: str | bytes | None = "",
     ) -> str:
-        """Install a distribution and return the name of its module; '' and None leave the usual text or the file out."""
+        """Install a distribution and return its module's name. Of METADATA, '' is the usual text and None no file."""
         module = distribution.replace("-", "_")
         place = self.folder / f"{module}-{version}.dist-info"
         place.mkdir()
         points = f"[trainkit.{kind}]\n{name} = {module}\n" if entry_points is None else entry_points
         (place / "entry_points.txt").write_text(points)
-        usual = f"Metadata-Version: 2.4\nName: {distribution}\nVersion: {version}\nSummary: A {kind}\nRequires-Dist: {requires}\n"
+        usual = f"Name: {distribution}\nVersion: {version}\nSummary: A {kind}\nRequires-Dist: {requires}\n"
         if metadata is not None:
             content = metadata or usual
             (place / "METADATA").write_bytes(content if isinstance(content, bytes) else content.encode())

@@ -24,13 +24,24 @@ def test_an_entry_tells_what_the_metadata_says(site):
 
 
 def test_entries_are_sorted_by_kind_then_name(site):
-    for distribution, kind, name in (("d", "callback", "a"), ("c", "loss", "z"), ("b", "loss", "b"), ("a", "strategy", "y")):
+    for distribution, kind, name in (
+        ("d", "callback", "a"),
+        ("c", "loss", "z"),
+        ("b", "loss", "b"),
+        ("a", "strategy", "y"),
+    ):
         site.install(f"fake-{distribution}", kind, name)
-    assert [(e.kind, e.name) for e in site.entries()] == [("strategy", "y"), ("loss", "b"), ("loss", "z"), ("callback", "a")]
+    assert [(e.kind, e.name) for e in site.entries()] == [
+        ("strategy", "y"),
+        ("loss", "b"),
+        ("loss", "z"),
+        ("callback", "a"),
+    ]
 
 
 def test_one_distribution_may_offer_several_components(site):
-    points = "[console_scripts]\nx = y:z\n\n[trainkit.loss]\none = fake_many.a\ntwo = fake_many.b:plugin\n[trainkit.metric]\nf = fake_many\n"
+    losses = "[trainkit.loss]\none = fake_many.a\ntwo = fake_many.b:plugin\n"
+    points = f"[console_scripts]\nx = y:z\n\n{losses}[trainkit.metric]\nf = fake_many\n"
     site.install("fake-many", entry_points=points)
     assert [(e.kind, e.name, e.module, e.status) for e in site.entries()] == [
         ("loss", "one", "fake_many.a", "ok"),
@@ -103,7 +114,9 @@ def test_a_misspelt_group_is_shown_with_the_kind_that_was_meant(site):
     ]
 
 
-@pytest.mark.parametrize("line", ["lion", "lion =", "lion = not a module", "lion = a..b", "lion = a:b:c", "lion = ; import os"])
+@pytest.mark.parametrize(
+    "line", ["lion", "lion =", "lion = not a module", "lion = a..b", "lion = a:b:c", "lion = ; import os"]
+)
 def test_a_line_that_names_no_module_is_unreadable(site, line):
     site.install("fake-line", entry_points=f"[trainkit.loss]\n{line}\n")
     assert states(site.entries()) == [("lion", "unreadable", "its line in entry_points.txt does not name a module")]
@@ -154,7 +167,10 @@ def test_a_finder_that_brings_its_own_distributions_is_asked(site, monkeypatch):
 
     class Brought:
         def read_text(self, name):
-            texts = {"entry_points.txt": "[trainkit.loss]\nbrought = fake_brought\n", "METADATA": "Name: fake-brought\nVersion: 1\n"}
+            texts = {
+                "entry_points.txt": "[trainkit.loss]\nbrought = fake_brought\n",
+                "METADATA": "Name: fake-brought\nVersion: 1\n",
+            }
             return texts.get(name)
 
     class Unreadable:
@@ -197,7 +213,15 @@ def test_ranges_agree_with_packaging(version, specifier):
 
 @pytest.mark.parametrize(
     ("specifier", "holds"),
-    [("~=0.1", True), ("~=0.1.2", False), ("==0.1.*", True), ("!=0.1.*", False), ("==0.2.*", False), ("", True), ("nonsense", True)],
+    [
+        ("~=0.1", True),
+        ("~=0.1.2", False),
+        ("==0.1.*", True),
+        ("!=0.1.*", False),
+        ("==0.2.*", False),
+        ("", True),
+        ("nonsense", True),
+    ],
 )
 def test_ranges_with_tilde_and_star(specifier, holds):
     assert satisfies("0.1.0", specifier) is holds

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 import sys
 
@@ -52,9 +53,9 @@ FAILURES = {
         "ValueError: \N{REPLACEMENT CHARACTER}[2Jcleared (fake_bad/__init__.py, line 1)",
     ),
     "raises in its hook": (
-        HOOK + "def trainkit_loss():\n    from torch import nothing_there",
+        HOOK + "def trainkit_loss():\n    from json import nothing_there",
         "import",
-        "ImportError: cannot import name 'nothing_there' from 'torch' (unknown location) (fake_bad/__init__.py, line 5)",
+        "ImportError: cannot import name 'nothing_there' from 'json' (JSON) (fake_bad/__init__.py, line 5)",
     ),
     "misspelt hook": (
         HOOK + "def trainkit_los():\n    return dict",
@@ -91,13 +92,8 @@ FAILURES = {
 
 @pytest.mark.parametrize(("code", "phase", "cause"), FAILURES.values(), ids=FAILURES)
 def test_a_plugin_that_fails_is_named_with_phase_and_cause(site, code, phase, cause):
-    import torch  # the plugin that imports from it must not be the first to load it
-
-    assert torch.__name__ == "torch"
     site.install("fake-bad", name="bad", code=code)
-    said = refusal(site.registry())
-    expected = broken(phase, cause)
-    assert said == expected.replace("(unknown location)", f"({torch.__file__})")
+    assert refusal(site.registry()) == broken(phase, cause.replace("(JSON)", f"({json.__file__})"))
 
 
 def test_the_cause_stays_for_the_traceback(site):
@@ -116,7 +112,12 @@ def test_all_hostile_plugins_at_once_change_nothing_for_a_healthy_one(site):
     site.install("fake-good", name="good")
     registry = site.registry()
     component = registry.load("loss", "good")
-    assert (component.kind, component.name, component.distribution, component.version) == ("loss", "good", "fake-good", "1.0")
+    assert (component.kind, component.name, component.distribution, component.version) == (
+        "loss",
+        "good",
+        "fake-good",
+        "1.0",
+    )
     assert type(component.build()).__name__ == "Found"
     assert [name for name in sys.modules if name.startswith("fake_")] == ["fake_good"]
     assert len(registry.entries("loss")) == len(FAILURES) + 4
@@ -126,16 +127,20 @@ def test_standard_output_stays_clean_and_random_states_stay_as_they_are(site, ca
     import numpy
     import torch
 
+    def states():
+        legacy = numpy.random.get_state()[1].tolist()  # noqa: NPY002 - this state is what a plugin could change
+        return random.getstate(), legacy, torch.get_rng_state().tolist(), torch.get_num_threads()
+
     code = (
         "import random, sys, numpy, torch\nprint('hello')\nrandom.seed(0); numpy.random.seed(0); torch.manual_seed(0)\n"
-        "torch.set_num_threads(torch.get_num_threads() + 1)\nsys.stdout = None\n" + HOOK + "def trainkit_loss():\n    return dict"
+        "torch.set_num_threads(torch.get_num_threads() + 1)\nsys.stdout = None\n"
+        + HOOK
+        + "def trainkit_loss():\n    return dict"
     )
     site.install("fake-noisy", name="noisy", code=code)
-    stdout, threads = sys.stdout, torch.get_num_threads()
-    states = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    stdout, before = sys.stdout, states()
     site.registry().load("loss", "noisy")
-    assert (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == states
-    assert torch.get_num_threads() == threads
+    assert states() == before
     assert sys.stdout is stdout
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "hello\n")
@@ -191,7 +196,11 @@ def test_no_stranger_replaces_a_built_in_by_name_alone(site):
 @pytest.mark.parametrize(
     ("arguments", "reason", "do"),
     [
-        ({"requires": "trainkit-core>=99"}, "it needs trainkit-core>=99, and 0.1.0 is installed", "pip install --upgrade fake-bad trainkit-core"),
+        (
+            {"requires": "trainkit-core>=99"},
+            "it needs trainkit-core>=99, and 0.1.0 is installed",
+            "pip install --upgrade fake-bad trainkit-core",
+        ),
         ({"metadata": None}, "METADATA is missing or damaged", "pip install --force-reinstall fake-bad"),
     ],
     ids=["incompatible", "unreadable"],
@@ -257,7 +266,8 @@ def test_a_blocked_plugin_is_not_loaded(site, blocked):
     registry = site.registry(blocked=[blocked])
     assert registry.names("loss") == []
     assert refusal(registry) == (
-        "loss 'bad' cannot be used: it is in the block list\n  where: fake-bad 1.0\n  do:    change that list, or choose another"
+        "loss 'bad' cannot be used: it is in the block list\n"
+        "  where: fake-bad 1.0\n  do:    change that list, or choose another"
     )
 
 
@@ -305,6 +315,7 @@ def test_a_component_is_loaded_once(site):
 
 
 def test_a_plugin_may_be_an_object_in_a_module(site):
-    code = "from trainkit import hookimpl\nclass Plugin:\n    @hookimpl\n    def trainkit_loss(self):\n        return dict\nplugin = Plugin()\n"
+    method = "class Plugin:\n    @hookimpl\n    def trainkit_loss(self):\n        return dict\n"
+    code = f"from trainkit import hookimpl\n{method}plugin = Plugin()\n"
     site.install("fake-object", code=code, entry_points="[trainkit.loss]\nok = fake_object:plugin\n")
     assert site.registry().load("loss", "ok").target is dict
