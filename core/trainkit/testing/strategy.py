@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from trainkit.config import LIST_KINDS, ONE_KINDS, default_layer, layer_of
-from trainkit.draft import merged
+from trainkit.config import default_layer, layer_of, merged
+from trainkit.kinds import LIST_KINDS, ONE_KINDS
 from trainkit.plan import ParameterGroup, Plan, Situation
 from trainkit.registry import Registry
 from trainkit.settings import check_settings

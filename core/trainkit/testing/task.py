@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from trainkit.binding import bind_loss, bind_model
-from trainkit.compose import as_loss, as_mapping
-from trainkit.config import DEFAULTS, default_layer, layer_of
+from trainkit.config import DEFAULTS, default_layer, layer_of, merged
 from trainkit.contracts import SAMPLE_ID, Splits
-from trainkit.draft import merged
+from trainkit.live import as_loss, as_mapping
 from trainkit.registry import Registry
 
 from .component import ComponentConformance, plain, same

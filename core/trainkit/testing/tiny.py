@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from trainkit.api import Request
-from trainkit.compose import Run, compose
+from trainkit.compose import compose
 from trainkit.config import layer_of
 from trainkit.contracts import IGNORED_LABEL, Batch, Outputs, Sample, Splits
 from trainkit.draft import make_draft
+from trainkit.live import Run
 from trainkit.plan import Plan, Setting, Situation, Stage
 
 VOCABULARY = 13

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch.utils.tensorboard import SummaryWriter
-    from trainkit.compose import Run
+    from trainkit.live import Run
 
 FOLDER = "tensorboard"
-JUDGED = ("val/", "test/")
+JUDGED = ("val/", "final/")
 
 
 class TensorBoard:
     """Write every row of the run as scalars under its own tags, against the optimizer step.
 
     A resumed run continues the same curves: what an earlier attempt wrote beyond the step of the checkpoint is purged.
-    At the end the run's settings and its last validation and test values appear in the HParams tab.
+    At the end the run's settings and its last validation and final values appear in the HParams tab.
 
     Args:
         flush_seconds: longest time for which written rows may stay in memory.
@@ -52,7 +52,7 @@ class TensorBoard:
 
     @hookimpl
     def on_run_end(self, run: Run) -> None:
-        """Write the settings beside the last validation and test values, and close the file."""
+        """Write the settings beside the last validation and final values, and close the file."""
         if self._writer is None:
             return
         self._write_settings(self._writer, run)

@@ -122,7 +122,7 @@ def test_a_term_without_inputs_is_absent_and_reported_once(caplog):
     assert "properties" not in output.weights
     assert loss.inactive == {"properties"}
     assert [record.message for record in caplog.records] == [
-        "multitask: no part properties, the batches lack its inputs"
+        "multitask: the batches lack what these terms read: properties"
     ]
     loss(LOGITS, LABELS, PROPS_LOGITS, PROPS)
     assert loss.inactive == set()

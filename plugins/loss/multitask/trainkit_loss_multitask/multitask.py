@@ -173,7 +173,7 @@ class Multitask(nn.Module):
             self.inactive -= sums.keys()
         if self.inactive and not self._is_reported:
             self._is_reported = True
-            _log.warning("multitask: no part %s, the batches lack its inputs", ", ".join(sorted(self.inactive)))
+            _log.warning("multitask: the batches lack what these terms read: %s", ", ".join(sorted(self.inactive)))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         # The number of symbols is known at the first batch only: the buffer takes the size of what is loaded.
