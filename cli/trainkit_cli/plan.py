@@ -62,7 +62,7 @@ def why(draft: Draft, key: str) -> str:
     defaults |= component_defaults(draft)
     if key not in draft.config and key not in defaults:
         raise unknown_key(key, [*draft.config, *defaults], "--why")
-    from trainkit.config import show
+    from trainkit.tomltext import show
 
     values = [str(value) for value in reversed(draft.config.history.get(key, []))]
     if key in defaults:
@@ -116,7 +116,7 @@ def print_plan(draft: Draft, cost: Cost | None) -> None:
     click.echo(draw_curve(draft))
     click.echo()
     given = [(k, values[-1]) for k, values in sorted(draft.config.history.items()) if not k.endswith(".use")]
-    from trainkit.config import show
+    from trainkit.tomltext import show
 
     table = [
         [k, show(v.value), v.origin + (f": {v.reason}" if v.reason else "")] for k, v in given if v.origin != "default"

@@ -124,7 +124,7 @@ def describe(component: Component) -> dict[str, Any]:
 
 def description_lines(found: dict[str, Any]) -> list[str]:
     """Return the description of a component as lines."""
-    from trainkit.config import show as as_toml
+    from trainkit.tomltext import show as as_toml
 
     lines = [f"{found['kind']}/{found['name']}", *([f"  {found['summary']}"] if found["summary"] else [])]
     facts = {"from": f"{found['distribution']} {found['version']}".strip() or "a file"}

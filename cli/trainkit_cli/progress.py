@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from trainkit import hookimpl
 
 if TYPE_CHECKING:
-    from trainkit.compose import Run
+    from trainkit.live import Run
 
 SECONDS_BETWEEN_LINES = 10.0
 

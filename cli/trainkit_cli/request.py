@@ -66,7 +66,8 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def layers(config: Path | None, assignments: Sequence[str], flags: dict[str, Any]) -> list[Layer]:
     """Return what the user said as layers, lowest first: file, environment, --set, flags."""
-    from trainkit.config import Value, environment_layer, layer_of, override_layer, parse_value, read_file
+    from trainkit.config import Value, layer_of
+    from trainkit.sources import environment_layer, override_layer, parse_value, read_file
 
     found = [read_file(config)] if config is not None else []
     found += [environment_layer(), override_layer(assignments)]

@@ -10,7 +10,7 @@ import torch
 from .errors import ResourceError, RunFailed, TrainkitError, printable
 
 if TYPE_CHECKING:
-    from .compose import Run
+    from .live import Run
 
 
 def explained(run: Run, error: Exception) -> Exception:

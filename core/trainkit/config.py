@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import re
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from . import errors
-from .hooks import KINDS
+from .kinds import KINDS, LIST_KINDS, ONE_KINDS
+from .tomltext import show
 
-LIST_KINDS = ("augmenter", "metric", "callback")
-ONE_KINDS = tuple(kind for kind in KINDS if kind not in LIST_KINDS)
 REMOVAL = "no:"
-ENVIRONMENT_PREFIX = "TRAINKIT_"
-ENVIRONMENT_RESERVED = frozenset({"TRAINKIT_PLUGINS", "TRAINKIT_HOME", "TRAINKIT_DEBUG"})
-MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 
+FALLBACK_STRATEGY = "baseline"
 DEFAULTS: dict[str, Any] = {
     "task.use": "layout",
     "strategy.use": "auto",
@@ -161,6 +152,14 @@ class Config:
         return cls({key: [Value(**value) for value in values] for key, values in document.items()})
 
 
+def merged(layers: Sequence[Layer]) -> Config:
+    """Return the config of layers, lowest first."""
+    config = Config()
+    for layer in layers:
+        config.add(layer)
+    return config
+
+
 def default_layer() -> Layer:
     """Return the lowest layer."""
     return {key: Value(value, "default") for key, value in DEFAULTS.items()}
@@ -168,10 +167,11 @@ def default_layer() -> Layer:
 
 def layer_of(settings: Mapping[str, Any], origin: str) -> Layer:
     """Return a layer of settings that may nest or have dots in their keys, all from one origin."""
-    return {key: Value(value, origin) for key, value in _flat(settings)}
+    return {key: Value(value, origin) for key, value in flat(settings)}
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+def flat(settings: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) pairs: a component's name under `KIND.use`, a listed one's options under its name."""
     if depth > MAX_DEPTH:
         raise errors.UsageError(f"settings nest deeper than {MAX_DEPTH} levels", where=prefix)
     for key, value in settings.items():
@@ -184,7 +184,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iter
             if dotted in LIST_KINDS and "use" in value:
                 yield from _listed(dotted, [value])
             else:
-                yield from _flat(value, f"{dotted}.", depth + 1)
+                yield from flat(value, f"{dotted}.", depth + 1)
         else:
             yield dotted, value
 
@@ -201,124 +201,3 @@ def _listed(kind: str, value: Any) -> Iterator[tuple[str, Any]]:
         elif item not in ("none", None, ""):
             names.append(item)
     yield kind, names
-
-
-def read_file(path: Path) -> Layer:
-    """Return the layer of a TOML file, each value with file and line."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise errors.UsageError(f"config file is larger than {MAX_BYTES} bytes", where=str(path))
-        text = path.read_text(encoding="utf-8-sig")
-        tables = tomllib.loads(text)
-    except FileNotFoundError:
-        raise errors.UsageError(f"no config file {path}", do="check the path, or run without a file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise errors.UsageError("config file cannot be read", where=str(path), why=str(error)) from None
-    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
-        why = "it nests too deeply" if isinstance(error, RecursionError) else str(error)
-        raise errors.UsageError("config file is not valid TOML", where=str(path), why=why) from None
-    lines = _lines(text)
-    return {key: Value(value, _place(path, key, lines)) for key, value in _flat(tables)}
-
-
-def _lines(text: str) -> dict[str, int]:
-    """Return the line of each key as it is written, table headers included."""
-    table = ""
-    found: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
-            table = header[1].replace('"', "").replace(" ", "") + "."
-        elif assignment := re.match(r'\s*([\w."\- ]+?)\s*=', line):
-            found.setdefault(table + assignment[1].replace('"', "").replace(" ", ""), number)
-    return found
-
-
-def _place(path: Path, key: str, lines: Mapping[str, int]) -> str:
-    short = key.removesuffix(".use")
-    line = lines.get(key) or lines.get(short) or lines.get(short.partition(".")[0])
-    return f"{path.name}:{line}" if line else path.name
-
-
-def environment_layer(environment: Mapping[str, str] | None = None) -> Layer:
-    """Return the layer of TRAINKIT_* variables: TRAINKIT_LOOP__BATCH_SIZE=8 sets loop.batch_size."""
-    layer: Layer = {}
-    for name, text in sorted((os.environ if environment is None else environment).items()):
-        if name.startswith(ENVIRONMENT_PREFIX) and name not in ENVIRONMENT_RESERVED:
-            parts = name[len(ENVIRONMENT_PREFIX) :].lower().split("__")
-            if parts[0] in LIST_KINDS and len(parts) == 3:
-                parts[1] = parts[1].replace("_", "-")
-            for key, value in _flat({".".join(parts): parse_value(text)}):
-                layer[key] = Value(value, f"${name}")
-    return layer
-
-
-def override_layer(assignments: Iterable[str]) -> Layer:
-    """Return the layer of `--set key=value` arguments."""
-    layer: Layer = {}
-    for assignment in assignments:
-        key, separator, text = assignment.partition("=")
-        if not separator or not key.strip():
-            raise errors.UsageError(
-                f"--set {errors.printable(assignment)}: a key and a value are needed",
-                do="write --set optimizer.lr=3e-4",
-            )
-        for dotted, value in _flat({key.strip(): parse_value(text.strip())}):
-            layer[dotted] = Value(value, f"--set {key.strip()}")
-    return layer
-
-
-def parse_value(text: str) -> Any:
-    """Return the TOML value of a text; a text that is none is itself a string, and 'none' is None."""
-    if text.lower() == "none":
-        return None
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, ValueError, RecursionError):
-        return text
-
-
-def show(value: Any) -> str:
-    """Return a value as TOML writes it."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return str(value) if math.isfinite(value) else {"inf": "inf", "-inf": "-inf"}.get(str(value), "nan")
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(show(item) for item in value) + "]"
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {show(item)}" for key, item in value.items()) + " }"
-    return str(value)
-
-
-def to_toml(values: Mapping[str, Value]) -> str:
-    """Return settings as a TOML file that can be run again, each with its origin as a comment; None is a comment."""
-    blocks: dict[str, list[str]] = {"": []}
-    for key in sorted(values):
-        kind, _, rest = key.partition(".")
-        if kind in LIST_KINDS and not rest:
-            names = values[key].value
-            if not names:
-                blocks[""].append(_assignment(kind, values[key]))
-            for name in names:
-                own = {k: v for k, v in values.items() if k.startswith(f"{kind}.{name}.")}
-                lines = [_assignment("use", Value(name, values[key].origin, values[key].reason))]
-                blocks[f"[[{kind}]] {name}"] = lines + [_assignment(k.rpartition(".")[2], v) for k, v in own.items()]
-        elif kind not in LIST_KINDS:
-            table, _, name = key.rpartition(".")
-            blocks.setdefault(f"[{table}]" if table else "", []).append(_assignment(name, values[key]))
-    top = blocks.pop("")
-    tables = [
-        "\n".join([header.partition("]] ")[0] + ("]]" if "]] " in header else ""), *lines])
-        for header, lines in blocks.items()
-    ]
-    return "\n\n".join(["\n".join(top), *tables]).lstrip("\n") + "\n"
-
-
-def _assignment(name: str, entry: Value) -> str:
-    remark = entry.origin + (f": {entry.reason}" if entry.reason else "")
-    text = f"{name} = {show(entry.value)}" if entry.value is not None else f"# {name} = none"
-    return errors.printable(f"{text}  # {remark}").replace("\n", " ")

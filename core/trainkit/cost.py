@@ -15,7 +15,7 @@ from .loop import admitted_draws, enter_stage, train_step
 from .routine import evaluations_left
 
 if TYPE_CHECKING:
-    from .compose import Run
+    from .live import Run
 
 PROBE_STEPS = 4
 

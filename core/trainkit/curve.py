@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .loop import schedule_span
+from .stages import schedule_span
 
 if TYPE_CHECKING:
     from .draft import Draft

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,20 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import ValidationError
 
 from . import engine as engines
-from .config import LIST_KINDS, ONE_KINDS, Config, Layer, Value, default_layer, layer_of
-from .errors import PluginError, UsageError, unknown_key, wrong_value
-from .plan import ParameterGroup, Plan, Selection, Situation, Stage, StageLength, admitted, stage_length
+from .choice import choose_strategy
+from .config import Config, Layer, Value, default_layer, layer_of, merged
+from .errors import UsageError
+from .kinds import LIST_KINDS, ONE_KINDS
+from .plan import ParameterGroup, Plan, Situation
 from .settings import RunSettings, check_settings
+from .stages import PlannedStage, plan_stages, with_overrides
 
 if TYPE_CHECKING:
     from .component import Component
-    from .contracts import Dataset, Splits, Task
+    from .contracts import Splits, Task
     from .registry import Registry
-
-FALLBACK_STRATEGY = "baseline"
 
 
 @dataclass(frozen=True)
@@ -37,21 +36,6 @@ class Part:
     def build(self, **runtime: Any) -> Any:
         """Return the live object."""
         return self.component.build(self.options, **runtime)
-
-
-@dataclass(frozen=True)
-class PlannedStage:
-    """Hold a stage with its length on this data."""
-
-    stage: Stage
-    length: StageLength
-    first_step: int
-    first_epoch: int
-
-    @property
-    def last_step(self) -> int:
-        """Return the step at which the stage is over."""
-        return self.first_step + self.length.steps
 
 
 @dataclass
@@ -133,7 +117,7 @@ def _draft(
     config.check_lists()
     parts = {kind: loader.part(kind, config) for kind in ONE_KINDS}
     lists = {kind: loader.listed(kind, config) for kind in LIST_KINDS}
-    stages = plan_stages(_overridden(plan, config).stages, settings, splits.train)
+    stages = plan_stages(with_overrides(plan, config).stages, settings, splits.train)
     return Draft(config, settings, engine, task, splits, situation, plan, stages, parts, lists, loader.registry)
 
 
@@ -166,14 +150,6 @@ class _Loader:
 
 def _origin(config: Config, prefix: str, option: str) -> str:
     return config.origin(f"{prefix}.{option}")
-
-
-def merged(layers: Sequence[Layer]) -> Config:
-    """Return the config of layers, lowest first."""
-    config = Config()
-    for layer in layers:
-        config.add(layer)
-    return config
 
 
 def _read(task: Task, settings: RunSettings) -> Splits:
@@ -212,7 +188,8 @@ def _parameter_groups(task: Task) -> tuple[ParameterGroup, ...]:
 def _chosen_strategy(loader: _Loader, config: Config, situation: Situation) -> Value:
     if config["strategy.use"] != "auto":
         return config.history["strategy.use"][-1]
-    name, reason = choose_strategy(loader, situation.train_samples)
+    names = loader.registry.names("strategy")
+    name, reason = choose_strategy(names, partial(loader.load, "strategy"), situation.train_samples)
     return Value(name, "strategy auto", reason)
 
 
@@ -227,109 +204,3 @@ def _layer_of_plan(plan: Plan, origin: str) -> Layer:
         for key, value in stage.selection.model_dump(exclude_defaults=True).items():
             layer[f"stages.{stage.name}.selection.{key}"] = Value(value, origin)
     return layer
-
-
-def choose_strategy(loader: _Loader, samples: int) -> tuple[str, str]:
-    """Return the installed strategy whose range holds this many samples (of several the narrowest), and the reason."""
-    fitting = []
-    for name in loader.registry.names("strategy"):
-        try:
-            target = loader.load("strategy", name).target
-        except PluginError:
-            # A strategy that nobody named and that does not load is no reason to stop; 'trainkit plugins' shows it.
-            continue
-        if (span := getattr(target, "samples", None)) is not None and _holds(span, samples):
-            fitting.append((math.inf if span[1] is None else span[1] - span[0], name, span))
-    if not fitting:
-        return FALLBACK_STRATEGY, f"no installed strategy declares a range that holds {samples} training samples"
-    fitting.sort()
-    width, name, span = fitting[0]
-    if len(fitting) > 1 and fitting[1][0] == width:
-        raise UsageError(
-            f"strategies {name} and {fitting[1][1]} both declare the range {_range_text(span)}",
-            do=f"choose one: --strategy {name}",
-        )
-    return name, f"{samples} training samples lie in its range, {_range_text(span)}"
-
-
-def _holds(span: tuple[int, int | None], samples: int) -> bool:
-    return span[0] <= samples and (span[1] is None or samples <= span[1])
-
-
-def _range_text(span: tuple[int, int | None]) -> str:
-    return f"{span[0]:,} and more" if span[1] is None else f"{span[0]:,} to {span[1]:,}"
-
-
-def _overridden(plan: Plan, config: Config) -> Plan:
-    """Return the plan with the user's `stages.NAME.key` in place of the strategy's."""
-    stages = {stage.name: stage for stage in plan.stages}
-    for key in config:
-        first, _, rest = key.partition(".")
-        if first != "stages":
-            continue
-        name, _, option = rest.partition(".")
-        if name not in stages:
-            raise unknown_key(key, [f"stages.{stage}" for stage in stages], config.origin(key))
-        if option not in Stage.model_fields and not option.startswith("selection."):
-            raise unknown_key(key, [f"stages.{name}.{field}" for field in Stage.model_fields], config.origin(key))
-        stages[name] = _changed(stages[name], option, config[key], key, config.origin(key))
-    return plan.model_copy(update={"stages": tuple(stages.values())})
-
-
-def _changed(stage: Stage, option: str, value: Any, key: str, origin: str) -> Stage:
-    data = stage.model_dump()
-    if option.startswith("selection."):
-        data["selection"][option.partition(".")[2]] = value
-    else:
-        data[option] = value
-    if option in ("epochs", "steps") and value is not None:
-        data["steps" if option == "epochs" else "epochs"] = None
-    try:
-        return Stage.model_validate(data)
-    except ValidationError as error:
-        raise wrong_value(key, value, error.errors()[0]["msg"].lower(), origin) from None
-
-
-def plan_stages(stages: tuple[Stage, ...], settings: RunSettings, train: Dataset) -> tuple[PlannedStage, ...]:
-    """Return the stages with their lengths: scaled to loop.epochs, cut at loop.max_steps."""
-    loop = settings.loop
-    if loop.epochs is not None:
-        stages = scale_epochs(stages, loop.epochs)
-    quality = getattr(train, "quality", None)
-    planned: list[PlannedStage] = []
-    step = epoch = 0
-    for stage in stages:
-        samples = admitted(_known(stage.selection, train), len(train), quality)
-        length = stage_length(stage, samples, loop.variants, loop.batch_size, loop.accumulate)
-        if loop.max_steps is not None and step + length.steps > loop.max_steps:
-            steps = loop.max_steps - step
-            length = length.model_copy(update={"steps": steps, "epochs": math.ceil(steps / length.steps_per_epoch)})
-        if length.steps > 0:
-            planned.append(PlannedStage(stage, length, step, epoch))
-        step, epoch = step + length.steps, epoch + length.epochs
-    return tuple(planned)
-
-
-def _known(selection: Selection, train: Dataset) -> Selection:
-    """Return the selection without what the data cannot tell."""
-    without: dict[str, Any] = {}
-    if getattr(train, "difficulty", None) is None:
-        without["easiest"] = 1.0
-    if getattr(train, "quality", None) is None:
-        without["min_quality"] = None
-    return selection.model_copy(update=without)
-
-
-def scale_epochs(stages: tuple[Stage, ...], epochs: int) -> tuple[Stage, ...]:
-    """Return stages that together last `epochs` epochs, each in proportion; one that rounds to nothing falls out."""
-    lengths = [stage.epochs or 0 for stage in stages]
-    total = sum(lengths)
-    if total == 0:
-        return tuple(stage.model_copy(update={"steps": None, "epochs": epochs}) for stage in stages[:1])
-    scaled, done = [], 0
-    for stage, end in zip(stages, (sum(lengths[: i + 1]) for i in range(len(lengths))), strict=True):
-        share = math.floor(end * epochs / total + 0.5) - done
-        done += share
-        if share > 0:
-            scaled.append(stage.model_copy(update={"epochs": share, "steps": None}))
-    return tuple(scaled)

@@ -15,7 +15,7 @@ from .randomness import Purpose, seed_torch
 from .record import mean_of
 
 if TYPE_CHECKING:
-    from .compose import BoundMetric, Run
+    from .live import BoundMetric, Run
 
 SPLIT_CODES = {"train": 0, "val": 1, "test": 2}
 

@@ -10,7 +10,7 @@ from .routine import write_row
 from .snapshot import MODEL_FILE
 
 if TYPE_CHECKING:
-    from .compose import Run
+    from .live import Run
 
 Results = dict[str, dict[str, float]]
 

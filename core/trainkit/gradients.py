@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from .compose import Run
+    from .live import Run
 
 
 def finish_gradients(run: Run, correction: Any) -> tuple[Any, bool]:

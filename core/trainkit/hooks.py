@@ -9,8 +9,8 @@ A plugin is a module with one implementation of the hook of its kind::
         from .lion import Lion      # heavy imports stay inside: naming the component pays for them, listing does not
         return Lion
 
-The hook answers with a *target*: a class or a factory. Its keyword parameters are the component's options. What the core
-passes in itself is not an option; the table RUNTIME_PARAMETERS says what that is for each kind.
+The hook answers with a *target*: a class or a factory. Its keyword parameters are the component's options. What the
+core passes in itself is not an option; the table RUNTIME_PARAMETERS says what that is for each kind.
 
 Any live component may also implement any event. The order of events in a run::
 
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from .compose import Run
     from .contracts import Batch, LossOutput
+    from .live import Run
     from .plan import Stage
 
 PROJECT = "trainkit"
@@ -84,7 +84,7 @@ class KindHooks:
 
     @hookspec
     def trainkit_augmenter(self) -> Callable[..., Any]:
-        """Return an augmenter: called with (sample, generator), it returns another sample and leaves its input whole."""
+        """Return an augmenter: called with (sample, generator), it returns a sample and leaves its input whole."""
         raise NotImplementedError
 
     @hookspec

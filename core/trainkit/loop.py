@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .compose import Run, set_trainable
 from .data import Draws, EpochBatches, draw, select, windows
 from .errors import Diverged
 from .evaluation import Interrupted
 from .gradients import finish_gradients
+from .live import Run, set_trainable
 from .randomness import Purpose, seed_torch
 from .routine import at_epoch_end, at_step, divergence_report, flush_log, save
+from .stages import PlannedStage, schedule_span
 
 if TYPE_CHECKING:
     from .contracts import Batch
-    from .draft import PlannedStage
 
 
 def train(run: Run) -> None:
@@ -78,14 +78,6 @@ def enter_stage(run: Run, planned: PlannedStage) -> None:
         run.scheduler = run.make_scheduler(steps)
     else:
         run.scheduler.base_lrs = list(rates)
-
-
-def schedule_span(stages: tuple[PlannedStage, ...], index: int) -> tuple[bool, int]:
-    """Return whether a schedule begins with this stage, and how many steps the schedule in force spans."""
-    starts = [i for i, planned in enumerate(stages) if i == 0 or planned.stage.restart_schedule]
-    first = max(i for i in starts if i <= index)
-    end = min((i for i in starts if i > index), default=len(stages))
-    return first == index, sum(planned.length.steps for planned in stages[first:end])
 
 
 def stage_is_over(run: Run, planned: PlannedStage) -> bool:

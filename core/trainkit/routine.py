@@ -15,7 +15,7 @@ from .record import learning_rates
 from .snapshot import take_snapshot
 
 if TYPE_CHECKING:
-    from .compose import Run
+    from .live import Run
 
 
 def at_step(run: Run) -> None:

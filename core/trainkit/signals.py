@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import ExitCode
 
 if TYPE_CHECKING:
-    from .compose import Run
+    from .live import Run
 
 EXIT_CODES = {
     signal.SIGINT: ExitCode.INTERRUPTED,

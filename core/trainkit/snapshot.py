@@ -10,7 +10,7 @@ from .errors import CheckpointError
 from .statetree import flatten, unflatten
 
 if TYPE_CHECKING:
-    from .compose import Run
+    from .live import Run
 
 MODEL_FILE = "model.safetensors"
 

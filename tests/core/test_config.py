@@ -6,20 +6,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from trainkit.config import (
-    Config,
-    Value,
-    default_layer,
-    environment_layer,
-    layer_of,
-    override_layer,
-    parse_value,
-    read_file,
-    to_toml,
-)
-from trainkit.draft import merged
+from trainkit.config import Config, Value, default_layer, layer_of, merged
 from trainkit.errors import UsageError
 from trainkit.settings import check_settings
+from trainkit.sources import environment_layer, override_layer, parse_value, read_file
+from trainkit.tomltext import to_toml
 
 
 def write(path: Path, text: str) -> Path:

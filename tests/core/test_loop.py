@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 from trainkit import hookimpl
-from trainkit.compose import Run
+from trainkit.live import Run
 from trainkit.contracts import LossOutput, reading
 from trainkit.errors import Diverged, UsageError
 from trainkit.loop import train

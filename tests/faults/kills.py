@@ -27,7 +27,7 @@ from torch import nn
 from trainkit import hookimpl
 from trainkit.api import Request, resume, start
 from trainkit.checkpoint import Checkpoints
-from trainkit.compose import Run
+from trainkit.live import Run
 from trainkit.contracts import LossOutput
 from trainkit.plan import Selection, Stage
 from trainkit.rundir import rows

@@ -11,7 +11,7 @@ from trainkit import UsageError, hookimpl
 from trainkit.errors import nearest
 
 if TYPE_CHECKING:
-    from trainkit.compose import Run
+    from trainkit.live import Run
 
 SMOOTHING = 0.7
 MOST_NOT_FINITE = 3

@@ -1,0 +1,64 @@
+"""The documents of a run directory that say what was asked, what was planned and with which parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .config import Config, Layer
+from .draft import Draft
+from .plan import Plan
+from .report import environment
+from .request import Request
+from .rundir import RunDirectory
+from .tomltext import to_toml
+
+
+def write_documents(directory: RunDirectory, draft: Draft, request: Request) -> None:
+    """Write the documents of a new run; plan.json comes last, and makes the directory one that can be resumed."""
+    asked: Layer = {}
+    for layer in request.layers:
+        asked.update(layer)
+    resolved = {key: values[-1] for key, values in draft.config.history.items()}
+    directory.write_text("config.toml", to_toml(asked))
+    directory.write_text("resolved.toml", to_toml(resolved))
+    directory.write_json("resolved.json", draft.config.document())
+    directory.write_json("plan.json", plan_document(draft))
+    directory.write_json("components.json", components_of(draft))
+    directory.write_json("environment.json", environment())
+    directory.status("running", reason="", step=0)
+
+
+def read_documents(directory: RunDirectory) -> tuple[Config, Plan]:
+    """Return config and plan of a run."""
+    config = Config.from_document(directory.read_json("resolved.json"))
+    return config, Plan.model_validate(directory.read_json("plan.json")["plan"])
+
+
+def components_of(draft: Draft) -> list[dict[str, str]]:
+    """Return kind, name, distribution and version of every component of a draft."""
+    rows = [part.component for part in draft.parts.values()]
+    rows += [part.component for parts in draft.lists.values() for part in parts.values()]
+    return [{"kind": c.kind, "name": c.name, "distribution": c.distribution, "version": c.version} for c in rows]
+
+
+def plan_document(draft: Draft) -> dict[str, Any]:
+    """Return plan, situation and stage lengths as JSON."""
+    return {
+        "plan": draft.plan.model_dump(mode="json"),
+        "situation": draft.situation.model_dump(mode="json"),
+        "stages": [
+            {
+                **planned.stage.model_dump(mode="json"),
+                "length": planned.length.model_dump(mode="json"),
+                "first_step": planned.first_step,
+                "last_step": planned.last_step,
+            }
+            for planned in draft.stages
+        ],
+        "data": {
+            "source": draft.splits.source,
+            "fingerprint": draft.splits.fingerprint,
+            "samples": {split: len(dataset) for split, dataset in draft.splits.items()},
+            "warnings": list(draft.splits.warnings),
+        },
+    }

@@ -1,0 +1,71 @@
+"""Whether parts fit: what is read must be given, and what is monitored must be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from .binding import Binding, bind_loss, bind_metric
+from .errors import parts_do_not_fit, unknown_key
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .contracts import Augmenter
+    from .draft import Draft
+    from .live import BoundMetric
+    from .settings import RunSettings
+
+
+def monitored(settings: RunSettings, metrics: Sequence[BoundMetric], draft: Draft) -> tuple[str, str]:
+    """Return the monitored tag and whether it should fall ('min') or rise ('max')."""
+    tag = settings.evaluate.monitor
+    split, _, name = tag.partition("/")
+    by_name = {bound.name: bound.metric for bound in metrics}
+    owner = name.partition("/")[0]
+    if split != "val" or (owner != "loss" and owner not in by_name):
+        known = ["val/loss", *(f"val/{metric}" for metric in by_name)]
+        raise unknown_key(tag, known, f"evaluate.monitor, {draft.config.origin('evaluate.monitor')}")
+    if settings.evaluate.mode != "auto":
+        return tag, settings.evaluate.mode
+    rises = owner != "loss" and getattr(by_name[owner], "higher_is_better", False)
+    return tag, "max" if rises else "min"
+
+
+def check_fit(
+    draft: Draft, loss: nn.Module, metrics: Sequence[BoundMetric], augmenters: Mapping[str, Augmenter]
+) -> None:
+    """Refuse parts that read what the task does not give; name those of the kind that would fit."""
+    task, name = draft.task, f"task {draft.config['task.use']}"
+    if not hasattr(task, "gives"):
+        return
+    loss_gives = set(task.gives) - set(task.predicts)
+    readers = [("loss", draft.config["loss.use"], bind_loss(loss), loss_gives)]
+    readers += [("metric", bound.name, bound.update, set(task.gives)) for bound in metrics]
+    for kind, reader, binding, gives in readers:
+        if missing := binding.missing(gives):
+            raise parts_do_not_fit(f"{kind} {reader}", missing, name, gives, fitting(draft, kind, gives))
+    for reader, augmenter in augmenters.items():
+        reads = set(getattr(augmenter, "reads", ()))
+        if missing := reads - set(task.sample_keys):
+            keys = set(task.sample_keys)
+            raise parts_do_not_fit(f"augmenter {reader}", missing, name, keys, fitting(draft, "augmenter", keys))
+
+
+def fitting(draft: Draft, kind: str, gives: set[str]) -> list[str]:
+    """Return the installed components of a kind that read no more than is given. Only a refusal asks for this."""
+    binders = {"loss": bind_loss, "metric": bind_metric}
+    names = []
+    for name in draft.registry.names(kind):
+        try:
+            live = draft.registry.load(kind, name).build({})
+            reads = set(live.reads) if kind == "augmenter" else {value for _, value in binders[kind](live).required}
+        except Exception:  # noqa: S112 - one that cannot be built with its defaults is no suggestion
+            continue
+        if reads <= gives:
+            names.append(name)
+    return names
+
+
+def names_read(binding: Binding) -> set[str]:
+    return {value for _, value in (*binding.required, *binding.optional)}
