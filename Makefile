@@ -66,6 +66,7 @@ lint: install
 	@$(BIN)/mypy
 	@echo "make: import contracts (import-linter)"
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python tests/test_rules.py
 
 .PHONY: format
 format: install

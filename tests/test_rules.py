@@ -245,12 +245,12 @@ def main() -> None:
     for path in SOURCES:
         text = path.read_text(encoding="utf-8")
         if (lines := len(text.splitlines())) > GUIDE_LINES:
-            print(f"{path.relative_to(ROOT)}: {lines} lines")
+            print(f"worth a look: {path.relative_to(ROOT)} has {lines} lines")
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef) and node.name == "__init__":
                 count = len(node.args.posonlyargs + node.args.args + node.args.kwonlyargs) - 1
                 if count > GUIDE_PARAMETERS:
-                    print(f"{path.relative_to(ROOT)}:{node.lineno}: {count} parameters")
+                    print(f"worth a look: {path.relative_to(ROOT)}:{node.lineno} has {count} parameters")
 
 
 if __name__ == "__main__":
