@@ -14,7 +14,7 @@ class FakeRun:
 
     def __init__(self, monitor="val/loss", mode="min"):
         self.monitor, self.monitor_mode = monitor, mode
-        self.moment = SimpleNamespace(progress=0.5)
+        self.moment, self.stages = SimpleNamespace(progress=0.5, stage=0), ("only",)
         self.stopped, self.ended = [], []
         self.stop, self.end_stage = self.stopped.append, self.ended.append
 
@@ -85,6 +85,8 @@ def test_other_splits_failed_evaluations_and_the_last_one_are_not_judged():
     callback.after_evaluation(run, "test", {"test/loss": 9.0})
     callback.after_evaluation(run, "val", {})
     run.moment.progress = 1.0
+    callback.after_evaluation(run, "val", {"val/loss": 9.0})
+    run.moment.progress, run.moment.stage = 0.9, 1  # the last stage ended early
     callback.after_evaluation(run, "val", {"val/loss": 9.0})
     assert callback.state_dict() == before
     assert run.stopped == []

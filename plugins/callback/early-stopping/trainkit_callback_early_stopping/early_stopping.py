@@ -150,8 +150,8 @@ class EarlyStopping:
     @hookimpl
     def after_evaluation(self, run: Run, split: str, results: Mapping[str, float]) -> None:
         """Judge the monitored value of a validation."""
-        # Results are empty when the evaluation failed. After the last step nothing is left to be stopped.
-        if split != VAL or not results or run.moment.progress >= 1:
+        # Results are empty when the evaluation failed. After the last stage nothing is left to be stopped.
+        if split != VAL or not results or run.moment.progress >= 1 or run.moment.stage >= len(run.stages):
             return
         tag = self.monitor or run.monitor
         mode = run.monitor_mode if self.mode == "auto" else self.mode

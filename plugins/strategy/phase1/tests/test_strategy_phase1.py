@@ -50,6 +50,14 @@ def test_note_tells_the_full_recipe_and_how_to_get_it():
     assert full.notes == ()
 
 
+def test_short_run_takes_larger_steps_unless_told_otherwise():
+    setting = phase1_plan(Situation(train_samples=35)).settings["optimizer.lr"]
+    assert setting.value == 1e-3
+    assert setting.reason.startswith("438 steps instead of 21,900")
+    assert phase1_plan(Situation(train_samples=35), lr=2e-4).settings["optimizer.lr"].value == 2e-4
+    assert phase1_plan(Situation(train_samples=35), cpu_steps=None).settings["optimizer.lr"].value == 1e-4
+
+
 def test_short_run_is_evaluated_more_often():
     plan = phase1_plan(Situation(train_samples=35))
     assert plan.settings["evaluate.every_steps"].value == 43  # 438 steps

@@ -6,6 +6,7 @@ from pydantic import PositiveFloat, PositiveInt
 from trainkit import Plan, Setting, Situation, Stage
 from trainkit.budget import limit_steps, total_steps
 
+LR, LR_OF_SHORT_RUN = 1e-4, 1e-3
 EVALUATIONS_OF_SHORT_RUN = 10
 
 
@@ -14,7 +15,7 @@ def phase1_plan(
     epochs: int = 100,
     batch_size: int = 8,
     variants: int = 50,
-    lr: float = 1e-4,
+    lr: float | None = None,
     weight_decay: float = 1e-4,
     patience: int = 15,
     cpu_steps: int | None = 600,
@@ -29,7 +30,7 @@ def phase1_plan(
         "loop.variants": Setting(value=drawn, reason=f"{samples} samples are few: an epoch draws each {drawn} times"),
         "loop.clip": Setting(value=1.0, reason="gradients of small batches vary much"),
         "optimizer.use": Setting(value="adamw", reason="the usual first choice"),
-        "optimizer.lr": Setting(value=lr, reason="a careful rate: small batches and few samples overfit quickly"),
+        "optimizer.lr": Setting(value=lr or LR, reason="a careful rate: small batches and few samples overfit quickly"),
         "optimizer.weight_decay": Setting(value=weight_decay, reason="augmentation regularises already"),
         "scheduler.use": Setting(value="cosine", reason="needs no tuning when the length is known"),
         "scheduler.warmup": Setting(value=0.1, reason="the first tenth of the steps lets the moments settle"),
@@ -41,8 +42,9 @@ def phase1_plan(
     }
     notes: tuple[str, ...] = ()
     if (stages, drawn) != (recipe, variants):
-        settings |= _short_run(total_steps(stages, samples, drawn, batch_size))
+        steps = total_steps(stages, samples, drawn, batch_size)
         full = total_steps(recipe, samples, variants, batch_size)
+        settings |= _short_run(steps, full, lr)
         note = (
             f"no accelerator: {stages[0].epochs} of {epochs} epochs and {drawn} of {variants} variants, to stay near "
             f"{limit} optimizer steps. The full recipe takes {full:,}: --set strategy.cpu_steps=none"
@@ -51,10 +53,14 @@ def phase1_plan(
     return Plan(strategy="phase1", stages=stages, settings=settings, notes=notes)
 
 
-def _short_run(steps: int) -> dict[str, Setting]:
-    every = max(1, steps // EVALUATIONS_OF_SHORT_RUN)
-    reason = f"few epochs: about {EVALUATIONS_OF_SHORT_RUN} evaluations find the best checkpoint better"
-    return {"evaluate.every_steps": Setting(value=every, reason=reason)}
+def _short_run(steps: int, full: int, lr: float | None) -> dict[str, Setting]:
+    """Return what differs where `steps` of the `full` recipe are made."""
+    evaluations = f"few epochs: about {EVALUATIONS_OF_SHORT_RUN} evaluations find the best checkpoint better"
+    settings = {"evaluate.every_steps": Setting(value=max(1, steps // EVALUATIONS_OF_SHORT_RUN), reason=evaluations)}
+    if lr is None:
+        larger = f"{steps:,} steps instead of {full:,}: fewer steps have to be larger ones"
+        settings["optimizer.lr"] = Setting(value=LR_OF_SHORT_RUN, reason=larger)
+    return settings
 
 
 class Phase1:
@@ -64,13 +70,13 @@ class Phase1:
         epochs: longest training, in passes over all variants.
         batch_size: samples of a batch.
         variants: how often an epoch draws each sample; all but the first are augmented.
-        lr: peak learning rate.
+        lr: peak learning rate; 1e-4 if not set, and 1e-3 where cpu_steps shortens the training.
         weight_decay: decay of AdamW.
         patience: evaluations without improvement that end the training.
         cpu_steps: most optimizer steps on a machine without an accelerator: epochs shrink first, then variants; none
             for no limit.
 
-    Source: phase preset of the layout domain [impl]; the limit on CPU steps [reading].
+    Source: phase preset of the layout domain [impl]; the limit on CPU steps, and its learning rate [reading].
     """
 
     samples: tuple[int, int | None] | None = (0, 2000)
@@ -80,7 +86,7 @@ class Phase1:
         epochs: PositiveInt = 100,
         batch_size: PositiveInt = 8,
         variants: PositiveInt = 50,
-        lr: PositiveFloat = 1e-4,
+        lr: PositiveFloat | None = None,
         weight_decay: PositiveFloat = 1e-4,
         patience: PositiveInt = 15,
         cpu_steps: PositiveInt | None = 600,
