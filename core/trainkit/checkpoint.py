@@ -367,9 +367,11 @@ class Checkpoints:
     def _set_aside(self, path: Path, why: str) -> None:
         line = f"{path.name} is damaged and not used ({why})"
         if not self.read_only:
-            taken = set(self.files.listdir(self.folder))
-            endings = [".corrupt", *(f".corrupt-{number}" for number in range(2, len(taken) + 3))]
-            name = next(path.name + ending for ending in endings if path.name + ending not in taken)
+            name = f"{path.name}.corrupt"
+            number = 1
+            while (self.folder / name).exists():
+                number += 1
+                name = f"{path.name}.corrupt-{number}"
             self.files.rename(path, self.folder / name)
             self.files.fsync_folder(self.folder)
             line += f"; it is now {name}"

@@ -66,6 +66,8 @@ class Manifest:
         content = read_file(folder / NAME, MAX_BYTES)
         try:
             return _parse(content)
+        except CheckpointError as error:
+            raise CheckpointError("a checkpoint cannot be used", where=str(folder / NAME), why=error.why) from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             why = printable(str(error)) if isinstance(error, ValueError) else "it is not of the form of a manifest"
             raise CheckpointError("a checkpoint cannot be used", where=str(folder / NAME), why=why) from error
