@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ SAMPLE_ID = "sample_id"
 IGNORED_LABEL = -100
 
 
-@dataclass(slots=True)
 class LossOutput:
     """Carry a loss as a sum and a count, so that the loop can divide over all micro-batches and ranks.
 
@@ -30,14 +29,30 @@ class LossOutput:
         count: number of items (real tokens, samples, ...): a number or a scalar tensor.
         parts: named parts for the record, each a (sum, count) pair, detached.
         weights: the weight of each part, for the record.
-        per_sample: [B] detached mean loss of each sample, where the loss can tell.
+        per_sample: [B] detached mean loss of each sample, where the loss can tell; or a function of it, which
+            is called only if somebody asks.
     """
 
-    sum: Tensor
-    count: Tensor | float
-    parts: Mapping[str, tuple[Tensor, Tensor | float]] = field(default_factory=dict)
-    weights: Mapping[str, Tensor | float] = field(default_factory=dict)
-    per_sample: Tensor | None = None
+    __slots__ = ("_per_sample", "count", "parts", "sum", "weights")
+
+    def __init__(
+        self,
+        sum: Tensor,
+        count: Tensor | float,
+        parts: Mapping[str, tuple[Tensor, Tensor | float]] | None = None,
+        weights: Mapping[str, Tensor | float] | None = None,
+        per_sample: Tensor | Callable[[], Tensor] | None = None,
+    ) -> None:
+        self.sum, self.count = sum, count
+        self.parts, self.weights = parts or {}, weights or {}
+        self._per_sample = per_sample
+
+    @property
+    def per_sample(self) -> Tensor | None:
+        """Return the detached mean loss of each sample [B], or None where the loss cannot tell."""
+        if callable(self._per_sample):
+            self._per_sample = self._per_sample()
+        return self._per_sample
 
 
 @runtime_checkable

@@ -202,11 +202,14 @@ def unknown_plugin(name: str, place: str, names: Iterable[str]) -> UsageError:
 
 
 def unknown_key(key: str, allowed: Iterable[str], origin: str) -> UsageError:
-    allowed = list(allowed)
+    allowed = set(allowed)
+    section = key.rpartition(".")[0]
+    # Names of the same section say more than a list of everything.
+    near = {name for name in allowed if section and name.rpartition(".")[0] == section} or allowed
     return UsageError(
         f"unknown setting '{printable(key)}'{did_you_mean(key, allowed)}",
         where=origin,
-        why=f"allowed here: {_listing(allowed)}",
+        why=f"allowed here: {_listing(near)}",
         do="trainkit run --help, or 'trainkit plugins show KIND/NAME' for the options of a component",
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import Field
 from torch import nn
+from torch.nn import functional
 from trainkit import LossOutput
 
 if TYPE_CHECKING:
@@ -35,15 +37,20 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
         raise ValueError(f"logits {list(logits.shape)} do not have the shape of labels {list(labels.shape)} + [V]")
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    ignored = labels == IGNORED_LABEL
-    log_probabilities = logits.log_softmax(-1)
-    # Masking comes before the gather: -100 is no index.
-    chosen = log_probabilities.gather(-1, labels.masked_fill(ignored, 0).unsqueeze(-1)).squeeze(-1)
-    likelihood = -chosen.masked_fill(ignored, 0.0)
+    classes, targets = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
     if not label_smoothing:
+        likelihood = functional.cross_entropy(classes, targets, reduction="none").view_as(labels)
         return likelihood, likelihood
-    spread = -log_probabilities.mean(-1).masked_fill(ignored, 0.0)
-    return torch.lerp(likelihood, spread, label_smoothing), likelihood
+    log_probabilities = classes.log_softmax(-1)
+    likelihood = functional.nll_loss(log_probabilities, targets, reduction="none")
+    spread = -log_probabilities.mean(-1).masked_fill(targets == IGNORED_LABEL, 0.0)
+    return torch.lerp(likelihood, spread, label_smoothing).view_as(labels), likelihood.view_as(labels)
+
+
+def mean_per_sample(losses: Tensor, labels: Tensor) -> Tensor:
+    """Return the detached mean over the real labels of each sample: [B] from losses and labels [B, ...]."""
+    real = (labels != IGNORED_LABEL).reshape(len(labels), -1).sum(1)
+    return losses.detach().reshape(len(labels), -1).sum(1) / real.clamp(min=1)
 
 
 class CrossEntropy(nn.Module):
@@ -70,14 +77,11 @@ class CrossEntropy(nn.Module):
         """Return the loss of logits [B, ..., V] for labels [B, ...]."""
         smoothing = self.label_smoothing if self.training else 0.0
         losses, likelihoods = cross_entropy(logits, labels, smoothing)
-        real = (labels != IGNORED_LABEL).reshape(len(labels), -1).sum(1)
-        per_sample = losses.detach().reshape(len(labels), -1).sum(1) / real.clamp(min=1)
-        count = real.sum()
+        count = (labels != IGNORED_LABEL).sum()
+        total = losses.sum()
+        plain = total if likelihoods is losses else likelihoods.sum()
         return LossOutput(
-            losses.sum(),
-            count,
-            parts={"nll": (likelihoods.detach().sum(), count)},
-            per_sample=per_sample,
+            total, count, parts={"nll": (plain.detach(), count)}, per_sample=partial(mean_per_sample, losses, labels)
         )
 
     def extra_repr(self) -> str:
