@@ -12,8 +12,10 @@ from trainkit.kinds import KINDS
 from .listing import aligned, list_plugins, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trainkit.component import Component
-    from trainkit.probe import Probe
+    from trainkit.probe import Check, Probe
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -50,27 +52,32 @@ def show(component: str, as_json: bool) -> None:
 @command.command()
 @click.argument("components", metavar="[KIND/NAME]...", nargs=-1)
 @click.option(
-    "--limit", "limit_seconds", default=20.0, show_default=True, metavar="SECONDS", help="Longest time for each."
+    "--limit", "limit_seconds", default=20.0, show_default=True, metavar="SECONDS", help="Longest time to load one."
 )
 @_json_option
 def check(components: tuple[str, ...], limit_seconds: float, as_json: bool) -> None:
-    """Load each plugin, or those named, in a process of its own and tell how it did.
+    """Load every plugin in a process of its own; put those that are named through the checks of their kind too.
 
-    A plugin that raises, exits, hangs or crashes is shown as broken by 'trainkit plugins' until it loads again.
+    A plugin that raises, exits, hangs or crashes is shown as broken by 'trainkit plugins' until it loads again. The
+    checks are those of trainkit.testing, which a plugin's own tests run.
     """
-    from trainkit.probe import probe
+    from trainkit.probe import conformance, probe
     from trainkit.registry import Registry
 
     registry = Registry()
     entries = [registry.find(*split(component)) for component in components] or registry.entries()
-    probes = []
+    found, failed = [], False
     for entry in entries:
-        probes.append(probe(entry, limit_seconds))
-        if not as_json:
-            click.echo("\n".join(probe_lines(probes[-1], with_traceback=bool(components))))
+        result = probe(entry, limit_seconds)
+        checks = conformance(entry) if components and not result.fault else []
+        failed |= bool(result.fault) or any(made.outcome == "failed" for made in checks)
+        if as_json:
+            found.append({**result._asdict(), "entry": entry._asdict(), "checks": [made._asdict() for made in checks]})
+        else:
+            click.echo("\n".join(probe_lines(result, with_traceback=bool(components)) + check_lines(checks)))
     if as_json:
-        print_json([{**result._asdict(), "entry": result.entry._asdict()} for result in probes])
-    if any(result.fault for result in probes):
+        print_json(found)
+    if failed:
         sys.exit(errors.ExitCode.PLUGIN)
 
 
@@ -142,6 +149,20 @@ def description_lines(found: dict[str, Any]) -> list[str]:
     if not rows:
         return [*lines, "  no options"]
     return [*lines, *(f"  {line}" for line in aligned(("option", "type", "default", "help"), rows))]
+
+
+def check_lines(checks: Sequence[Check]) -> list[str]:
+    """Return the outcomes of a component's checks as lines: the numbers, and what did not pass."""
+    if not checks:
+        return []
+    outcomes = ("passed", "failed", "not checked")
+    numbers = {outcome: sum(made.outcome == outcome for made in checks) for outcome in outcomes}
+    lines = ["checks: " + ", ".join(f"{number} {outcome}" for outcome, number in numbers.items() if number)]
+    for made in checks:
+        if made.outcome != "passed":
+            lines.append(f"{made.outcome}: {made.about or made.name}")
+            lines += [f"  {line}" for line in errors.printable(made.message).splitlines()]
+    return [f"        {line}" for line in lines]
 
 
 def probe_lines(result: Probe, *, with_traceback: bool) -> list[str]:

@@ -11,13 +11,15 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import health
 from .discovery import Entry
 
 LIMIT_SECONDS = 20.0
+CHECKS_LIMIT_SECONDS = 300.0
 SLOW_SECONDS = 5.0
+KEPT_OUTPUT = 2000
 
 
 class Probe(NamedTuple):
@@ -38,6 +40,25 @@ class Probe(NamedTuple):
     traceback: str = ""
 
 
+class Check(NamedTuple):
+    """Tell the outcome of one check of the conformance kit: passed, failed or 'not checked', and why."""
+
+    name: str
+    outcome: str
+    message: str
+    about: str
+
+
+class _Ended(NamedTuple):
+    """Hold what a child process left: its answer, or how it ended without one."""
+
+    answer: Any
+    fault: str
+    seconds: float
+    printed: int
+    output: str
+
+
 def probe(entry: Entry, limit_seconds: float = LIMIT_SECONDS) -> Probe:
     """Import a plugin, ask its hook and read its options in a child process, and remember the result for listings.
 
@@ -47,8 +68,11 @@ def probe(entry: Entry, limit_seconds: float = LIMIT_SECONDS) -> Probe:
     """
     if entry.status not in ("ok", "conflict", "broken"):
         return Probe(entry, f"{entry.status}: {entry.reason}")
-    with tempfile.TemporaryDirectory(prefix="trainkit-") as folder:
-        result = _run(entry, Path(folder), limit_seconds)
+    ended = _in_child(["load", entry.kind, entry.name, entry.module], limit_seconds)
+    if ended.answer is None:
+        result = Probe(entry, f"import: {ended.fault}", ended.seconds, ended.printed, ended.output)
+    else:
+        result = Probe(entry, printed=ended.printed, **ended.answer)
     if result.fault:
         health.remember(entry, result.fault)
     else:
@@ -56,27 +80,55 @@ def probe(entry: Entry, limit_seconds: float = LIMIT_SECONDS) -> Probe:
     return result
 
 
-def _run(entry: Entry, folder: Path, limit_seconds: float) -> Probe:
-    answer, output = folder / "answer.json", folder / "output"
+def conformance(entry: Entry, limit_seconds: float = CHECKS_LIMIT_SECONDS) -> list[Check]:
+    """Run the checks of the conformance kit on a component in a child process.
+
+    Args:
+        entry: the plugin, which must load.
+        limit_seconds: time after which the process is killed; that is then the one check, and it failed.
+    """
+    ended = _in_child(["conform", entry.kind, entry.name], limit_seconds)
+    if ended.answer is None:
+        return [
+            Check("conformance", "failed", f"{ended.fault}\n{ended.output}".strip(), "The checks run to their end.")
+        ]
+    return [Check(**check) for check in ended.answer]
+
+
+def _in_child(arguments: list[str], limit_seconds: float) -> _Ended:
     # -P: what lies in the current folder must not stand in for an installed module.
-    command = [sys.executable, "-P", "-X", "faulthandler", "-m", "trainkit.probe", *entry[:3], str(answer)]
+    command = [sys.executable, "-P", "-X", "faulthandler", "-m", "trainkit.probe"]
     started = time.perf_counter()
-    # A file takes any amount of output, and nobody waits for its end, unlike a pipe.
-    with output.open("wb") as stream:
-        process = subprocess.Popen(  # noqa: S603 - our own module; the plugin's name is an argument, not a command
-            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
-        )
-        try:
-            code = process.wait(limit_seconds)
-        except subprocess.TimeoutExpired:
-            _kill(process)
-            fault = f"import: it did not end within {limit_seconds:g} s"
-            return Probe(entry, fault, time.perf_counter() - started, output.stat().st_size)
-    seconds, printed = time.perf_counter() - started, output.stat().st_size
-    if not answer.exists():
-        return Probe(entry, f"import: it {_ending(code)}", seconds, printed, output.read_text(errors="replace")[-2000:])
-    found = json.loads(answer.read_text(encoding="utf-8"))
-    return Probe(entry, found["fault"], found["seconds"], printed, found["traceback"])
+    with tempfile.TemporaryDirectory(prefix="trainkit-") as folder:
+        answer, output = Path(folder, "answer.json"), Path(folder, "output")
+        # A file takes any amount of output, and nobody waits for its end, unlike a pipe.
+        with output.open("wb") as stream:
+            process = subprocess.Popen(  # noqa: S603 - our own module; the plugin's name is an argument, not a command
+                [*command, str(answer), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+            fault = _wait(process, limit_seconds)
+        seconds, printed = time.perf_counter() - started, output.stat().st_size
+        if not fault and answer.exists():
+            return _Ended(json.loads(answer.read_text(encoding="utf-8")), "", seconds, printed, "")
+        text = output.read_text(encoding="utf-8", errors="replace")[-KEPT_OUTPUT:]
+        return _Ended(None, fault or f"it {_ending(process.returncode)}", seconds, printed, text)
+
+
+def _wait(process: subprocess.Popen[bytes], limit_seconds: float) -> str:
+    """Wait for the end of a process, or kill it at the limit and return that as its fault."""
+    try:
+        process.wait(limit_seconds)
+        return ""
+    except subprocess.TimeoutExpired:
+        _kill(process)
+        return f"it did not end within {limit_seconds:g} s"
+    except BaseException:
+        _kill(process)
+        raise
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -94,8 +146,20 @@ def _ending(code: int) -> str:
     return f"crashed the process ({signal.Signals(-code).name})"
 
 
-def main(kind: str, name: str, module: str, answer: str) -> None:
-    """Load one plugin and write how it did, as JSON, to the file `answer`: what the child process does."""
+def main(answer: str, what: str, *arguments: str) -> None:
+    """Do what the child process is for and write the answer, as JSON, to a file.
+
+    Args:
+        answer: path of that file.
+        what: 'load' or 'conform'.
+        arguments: what `load` and `conform` take.
+    """
+    found: object = load(*arguments) if what == "load" else conform(*arguments)
+    Path(answer).write_text(json.dumps(found), encoding="utf-8")
+
+
+def load(kind: str, name: str, module: str) -> dict[str, Any]:
+    """Load a plugin in this process and return fault, seconds and traceback."""
     from .component import Component
     from .loading import LoadError, checked, load_target
 
@@ -108,7 +172,16 @@ def main(kind: str, name: str, module: str, answer: str) -> None:
     except LoadError as error:
         seconds, fault = time.perf_counter() - started, f"{error.phase}: {error.cause}"
         trace = "".join(traceback.format_exception(error.__cause__)) if error.__cause__ else ""
-    Path(answer).write_text(json.dumps({"fault": fault, "seconds": seconds, "traceback": trace}), encoding="utf-8")
+    return {"fault": fault, "seconds": seconds, "traceback": trace}
+
+
+def conform(kind: str, name: str) -> list[dict[str, Any]]:
+    """Run the conformance kit on a component in this process and return the outcome of each check."""
+    from dataclasses import asdict
+
+    from .testing import run_checks
+
+    return [asdict(result) for result in run_checks(kind, name)]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -142,14 +143,38 @@ def test_a_failure_is_shown_until_the_plugin_loads_again(hostile):
     (hostile.folder / "fake_exit" / "__init__.py").write_text(
         "from trainkit import hookimpl\n@hookimpl\ndef trainkit_loss():\n    return dict\n"
     )
-    assert cli("plugins", "check", "loss/leaves").returncode == 0
+    again = cli("plugins", "check", "loss/leaves")
+    assert again.stdout.startswith("ok      loss/leaves (fake-exit 1.0): ")
     assert "broken" not in rows(cli("plugins").stdout)["loss", "leaves", "fake-exit"]
 
 
-def test_check_answers_in_json(hostile):
-    done = cli("plugins", "check", "loss/good", "--json")
+def test_a_named_plugin_goes_through_the_checks_of_its_kind(hostile):
+    hostile.install("fake-calm", "callback", "calm")
+    done = cli("plugins", "check", "callback/calm", "--json")
     (result,) = json.loads(done.stdout)
-    assert (done.returncode, result["fault"], result["entry"]["name"]) == (0, "", "good")
+    assert (result["fault"], result["entry"]["name"]) == ("", "calm")
+    assert {"passed"} == {made["outcome"] for made in result["checks"]}, result["checks"]
+    assert done.returncode == 0
+
+
+def test_a_check_that_fails_is_told_with_its_reason(hostile):
+    # It loads, but what it makes is no loss at all.
+    done = cli("plugins", "check", "loss/good")
+    assert done.returncode == 4
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("ok      loss/good (fake-good 1.0): ")
+    assert re.fullmatch(r"        checks: \d+ passed, \d+ failed(, \d+ not checked)?", lines[1])
+    assert any(line.startswith("        failed: ") for line in lines)
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_all_are_loaded_where_none_is_named(hostile, monkeypatch):
+    monkeypatch.setenv("TRAINKIT_PLUGINS", "good,leaves")
+    done = cli("plugins", "check", "--json")
+    faults = {result["entry"]["name"]: result["fault"] for result in json.loads(done.stdout)}
+    assert (done.returncode, faults["good"]) == (4, "")
+    assert faults["leaves"] == "import: it ended the process with exit code 7"
+    assert faults["cosine"] == "blocked: $TRAINKIT_PLUGINS does not allow it"
 
 
 def test_show_tells_options_with_types_defaults_and_help():

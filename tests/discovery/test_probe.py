@@ -6,7 +6,7 @@ import time
 
 import pytest
 from trainkit import health
-from trainkit.probe import probe
+from trainkit.probe import Check, conformance, probe
 
 HOOK = "from trainkit import hookimpl\n\n@hookimpl\ndef trainkit_loss():\n    return dict\n"
 
@@ -83,3 +83,19 @@ def test_a_target_without_readable_options_is_broken(bad):
 def test_what_metadata_forbids_is_not_tried(site):
     site.install("fake-new", name="new", requires="trainkit-core>=99", code="raise SystemExit")
     assert probe(site.entries()[0]).fault == "incompatible: it needs trainkit-core>=99, and 0.1.0 is installed"
+
+
+def test_checks_that_do_not_end_are_one_failed_check(bad):
+    # It sleeps only when something is made of it, which loading it does not do.
+    code = HOOK.replace("return dict", "import time\n    return lambda: time.sleep(600)")
+    entry = bad(code).entry
+    (check,) = conformance(entry, limit_seconds=6)
+    assert (check.name, check.outcome) == ("conformance", "failed")
+    assert check.message.startswith("it did not end within 6 s")
+
+
+def test_checks_tell_what_they_are_about(bad):
+    checks = conformance(bad(HOOK).entry)
+    assert {check.outcome for check in checks} >= {"passed", "failed"}
+    found = next(check for check in checks if check.name == "is_found_by_name")
+    assert found == Check("is_found_by_name", "passed", "", "Its entry point makes it known under its name.")
