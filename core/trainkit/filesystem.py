@@ -95,16 +95,15 @@ def write_file(files: FileSystem, path: Path, parts: Iterable[memoryview]) -> tu
 def replace_file(files: FileSystem, path: Path, content: bytes) -> None:
     """Put a file in place of an older one, so that a crash at any moment leaves one of the two, whole."""
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
+    if temporary.exists():
+        # Left by a killed process that had the same number.
+        files.unlink(temporary)
     try:
         write_file(files, temporary, [memoryview(content)])
-    except FileExistsError:
-        # Left by a crashed process that had this number.
-        files.unlink(temporary)
-        write_file(files, temporary, [memoryview(content)])
+        files.rename(temporary, path)
     except OSError:
         discard(files, temporary)
         raise
-    files.rename(temporary, path)
     files.fsync_folder(path.parent)
 
 

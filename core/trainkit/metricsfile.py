@@ -67,7 +67,8 @@ class MetricsFile:
         """
         try:
             end = self._end_of_line(min(offset, self._offset))
-            os.ftruncate(self._descriptor, end)
+            if end < self._offset:
+                os.ftruncate(self._descriptor, end)
         except OSError as error:
             raise disk_error(error, self.path) from error
         self._offset = end

@@ -16,7 +16,7 @@ from typing import Any
 
 from . import strict_json
 from .errors import CheckpointError, ResourceError, UsageError, printable
-from .filesystem import SYSTEM, disk_error, read_file, reason, replace_file
+from .filesystem import SYSTEM, TEMPORARY, disk_error, read_file, reason, remove_tree, replace_file
 from .metricsfile import MetricsFile, rows
 
 __all__ = ["MetricsFile", "RunDirectory", "rows"]
@@ -77,7 +77,12 @@ class RunDirectory:
         """
         _check_is_run(path)
         try:
-            return cls(path, _locked(path))
+            directory = cls(path, _locked(path))
+            for name in SYSTEM.listdir(path):
+                if name.startswith(TEMPORARY):
+                    # Left by a killed process; the lock says that nobody is writing it now.
+                    remove_tree(SYSTEM, path / name)
+            return directory
         except OSError as error:
             raise disk_error(error, path / LOCK) from error
 
@@ -153,7 +158,7 @@ class RunDirectory:
             raise disk_error(error, path, SYSTEM, len(content)) from error
 
     def _inside(self, name: str) -> Path:
-        if Path(name).name != name or name in (".", ".."):
+        if Path(name).name != name or name in ("", ".", ".."):
             raise ValueError(f"{name!r} is not a plain file name")
         return self.path / name
 

@@ -133,7 +133,7 @@ class TestRefusals:
 
 
 class Failing(FileSystem):
-    """Fail one call, or all from one on, and count them; nothing is really synced, which takes most of a save's time."""
+    """Fail one call, or all from one on, and count them; nothing is really synced, for speed."""
 
     def __init__(self, at: int = -1, code: int = errno.EIO, *, lasting: bool = False, room: int = 10**12) -> None:
         self.at, self.code, self.lasting, self.room = at, code, lasting, room
