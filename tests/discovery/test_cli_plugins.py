@@ -24,6 +24,22 @@ finally:
 """
 
 
+CALM = """
+from trainkit import hookimpl
+
+class Calm:
+    '''Hear every step and do nothing.'''
+
+    @hookimpl
+    def on_step(self, run):
+        pass
+
+@hookimpl
+def trainkit_callback():
+    return Calm
+"""
+
+
 def cli(*arguments, **environment):
     """Run the command line and return the finished process."""
     command = [sys.executable, "-m", "trainkit_cli", *arguments]
@@ -149,7 +165,7 @@ def test_a_failure_is_shown_until_the_plugin_loads_again(hostile):
 
 
 def test_a_named_plugin_goes_through_the_checks_of_its_kind(hostile):
-    hostile.install("fake-calm", "callback", "calm")
+    hostile.install("fake-calm", "callback", "calm", code=CALM)
     done = cli("plugins", "check", "callback/calm", "--json")
     (result,) = json.loads(done.stdout)
     assert (result["fault"], result["entry"]["name"]) == ("", "calm")
