@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,15 @@ from importlib.metadata import entry_points
 for group in entry_points().groups:
     for point in entry_points(group=group):
         point.dist.name
+"""
+FIRST_STEP = """
+import os
+from trainkit import hookimpl
+
+class FirstStep:
+    @hookimpl
+    def on_step(self, run):
+        os._exit(0)
 """
 KINDS = ("loss", "optimizer", "metric", "callback", "augmenter")
 
@@ -59,13 +69,22 @@ def seconds(command: Sequence[str], environment: Mapping[str, str]) -> float:
 
 
 def measure(
-    commands: Mapping[str, Sequence[str]], rounds: int, environment: Mapping[str, str]
+    commands: Mapping[str, Sequence[str]], rounds: int, environment: Mapping[str, str], clean: Path | None = None
 ) -> dict[str, list[float]]:
-    """Return the seconds of each command, all of them in turn in each round; one round before that is not counted."""
+    """Return the seconds of each command, all of them in turn in each round; one round before that is not counted.
+
+    Args:
+        commands: command lines by name.
+        rounds: how often each is timed.
+        environment: variables of the processes.
+        clean: a folder that is removed after each command.
+    """
     times: dict[str, list[float]] = {name: [] for name in commands}
     for turn in range(rounds + 1):
         for name, command in commands.items():
             taken = seconds(command, environment)
+            if clean is not None:
+                shutil.rmtree(clean, ignore_errors=True)
             if turn:
                 times[name].append(taken)
     return times
@@ -98,12 +117,28 @@ def bench_listing(rounds: int) -> dict[str, list[float]]:
         return measure(commands, rounds, environment)
 
 
+def bench_first_step(rounds: int) -> dict[str, list[float]]:
+    """Time a run on the embedded sample from typing the command to its first optimizer step, beside `import torch`."""
+    python, command = sys.executable, str(Path(sys.executable).with_name("trainkit"))
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "first_step.py").write_text(FIRST_STEP)
+        run = [command, "run", "--quiet", "--out", f"{folder}/run", "--callback", f"{folder}/first_step.py:FirstStep"]
+        environment = {**os.environ, "TRAINKIT_HOME": f"{folder}/home"}
+        commands = {
+            "python -c 'import torch'": [python, "-c", "import torch"],
+            "trainkit run, to its first step": [*run, "--callback", "no:tensorboard"],
+            "the same with TensorBoard": run,
+        }
+        return measure(commands, rounds, environment, clean=Path(folder) / "run")
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description="Time from typing a command to its answer.")
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds
     print_table(f"listing, {PLUGINS} plugin distributions and {OTHERS} others", bench_listing(rounds))
+    print_table("training", bench_first_step(max(3, rounds // 3)))
 
 
 if __name__ == "__main__":
