@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
+from html import escape as escape_markup
+
+from .errors import printable
 
 Points = Sequence[tuple[float, float]]
 
@@ -150,3 +152,8 @@ def short(value: float) -> str:
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k"
     return f"{value:.4g}"
+
+
+def escape(text: str) -> str:
+    """Return data as the text of an element."""
+    return escape_markup(printable(text))
