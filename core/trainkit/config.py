@@ -62,11 +62,18 @@ class Config:
                 self._drop_options(kind, layer, new)
             if kind in LIST_KINDS and not option:
                 new = Value(self._combined(kind, new), new.origin, new.reason)
+                self._drop_unlisted(kind, new.value)
             self.history.setdefault(key, []).append(new)
 
     def _drop_options(self, kind: str, layer: Layer, new: Value) -> None:
         for key in [k for k in self.history if k.startswith(f"{kind}.") and k != f"{kind}.use" and k not in layer]:
             del self.history[key]
+
+    def _drop_unlisted(self, kind: str, names: Sequence[Any]) -> None:
+        """Drop the options that lower layers gave to what is no longer in the list."""
+        for key in [k for k in self.history if k.startswith(f"{kind}.")]:
+            if key[len(kind) + 1 :].rpartition(".")[0] not in names:
+                del self.history[key]
 
     def _combined(self, kind: str, new: Value) -> list[Any]:
         below, names = self.listed(kind), [str(name) for name in new.value]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -98,15 +98,17 @@ class BatchMaker:
     augmenters: Sequence[Augmenter] = ()
     seed: int = 0
 
-    def __call__(self, epoch: int, samples: list[int], variants: list[int] | None = None) -> dict[str, Any]:
-        items = self.dataset.__getitems__(samples)
+    def __call__(self, epoch: int, samples: Tensor, variants: Tensor | None = None) -> dict[str, Any]:
+        """Return the batch of these samples; with variants, those other than 0 are augmented."""
+        indices = samples.tolist()
+        items = self.dataset.__getitems__(indices)
         if not isinstance(items, Mapping):
             if self.augmenters and variants is not None:
-                items = [self._augmented(*each, epoch) for each in zip(items, samples, variants, strict=True)]
+                items = [self._augmented(*each, epoch) for each in zip(items, indices, variants.tolist(), strict=True)]
             if self.collate is None:
                 raise TypeError("a dataset that answers with samples needs a task that collates them")
             items = self.collate(items)
-        return {**items, SAMPLE_ID: torch.tensor(samples)}
+        return {**items, SAMPLE_ID: samples}
 
     def _augmented(self, sample: Sample, index: int, variant: int, epoch: int) -> Sample:
         if variant == 0:
@@ -125,19 +127,13 @@ class EpochBatches:
     draws: Draws
     epoch: int
     batch_size: int
-    _rows: list[list[int]] = field(default_factory=list, repr=False)
-
-    def __post_init__(self) -> None:
-        for drawn in (self.draws.samples, self.draws.variants):
-            self._rows.append(drawn.tolist())
 
     def __len__(self) -> int:
         return self.draws.micro_batches(self.batch_size)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         part = slice(number * self.batch_size, (number + 1) * self.batch_size)
-        samples, variants = self._rows
-        return self.maker(self.epoch, samples[part], variants[part])
+        return self.maker(self.epoch, self.draws.samples[part], self.draws.variants[part])
 
     def iterate(self, start: int, workers: int, pin_memory: bool) -> Iterator[dict[str, Any]]:
         """Yield the micro-batches from number `start` on: nothing before it is read."""
@@ -162,7 +158,7 @@ def windows(batches: Iterator[dict[str, Any]], accumulate: int) -> Iterator[list
         yield window
 
 
-def in_order(dataset: Dataset, batch_size: int) -> Iterator[list[int]]:
-    """Yield the indices of evaluation batches: every sample once, in order, none padded."""
-    for start in range(0, len(dataset), batch_size):
-        yield list(range(start, min(start + batch_size, len(dataset))))
+def in_order(dataset: Dataset, batch_size: int, limit: int | None = None) -> tuple[Tensor, ...]:
+    """Return the indices of evaluation batches: every sample, or the first ones, once, in order, none padded."""
+    length = len(dataset) if limit is None else min(limit, len(dataset))
+    return torch.arange(length).split(batch_size) if length else ()

@@ -11,6 +11,7 @@ import torch
 
 from .contracts import Dataset
 from .data import BatchMaker, in_order
+from .errors import RunFailed, printable
 from .randomness import Purpose, seed_torch
 from .record import mean_of
 
@@ -93,12 +94,8 @@ def batches(run: Run, dataset: Dataset, limit: int | None = None) -> Iterator[Ma
     """Yield the evaluation batches of a dataset on the run's device: every sample once, none augmented."""
     maker = BatchMaker(dataset, run.task.collate)
     size = run.settings.evaluate.batch_size or run.settings.loop.batch_size
-    left = len(dataset) if limit is None else min(limit, len(dataset))
-    for indices in in_order(dataset, size):
-        if left <= 0:
-            return
-        yield run.engine.place(maker(0, indices[:left]))
-        left -= len(indices)
+    for indices in in_order(dataset, size, limit):
+        yield run.engine.place(maker(0, indices))
 
 
 def evaluate_baseline(
@@ -123,9 +120,17 @@ def metric_rows(split: str, metrics: list[BoundMetric]) -> dict[str, float]:
     rows: dict[str, float] = {}
     for bound in metrics:
         value = bound.metric.compute()
-        if not isinstance(value, Mapping):
-            rows[f"{split}/{bound.name}"] = float(value)
-            continue
-        for place, (part, number) in enumerate(value.items()):
-            rows[f"{split}/{bound.name}" + (f"/{part}" if place else "")] = float(number)
+        named = value if isinstance(value, Mapping) else {"": value}
+        for place, (part, number) in enumerate(named.items()):
+            rows[f"{split}/{bound.name}" + (f"/{part}" if place else "")] = _number(bound.name, number)
     return rows
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise RunFailed(
+            f"metric {name} computes {printable(repr(value))[:200]}",
+            why="a number, or a mapping of numbers, is understood",
+        ) from None

@@ -112,9 +112,10 @@ class Run:
         self.stop_reason = self.stop_reason or reason
 
     def end_stage(self, reason: str) -> None:
-        """Ask the stage to end after this step; the next one begins."""
-        self.stage_reasons.append(f"{self.stages[self.moment.stage].stage.name}: {reason}")
-        self.moment.stage_ended = True
+        """Ask the stage to end after this step; the next one begins. Asked after the last stage, nothing is left to end."""
+        if self.moment.stage < len(self.stages):
+            self.stage_reasons.append(f"{self.stages[self.moment.stage].stage.name}: {reason}")
+            self.moment.stage_ended = True
 
     def record(self, tag: str, value: Tensor | float) -> None:
         """Put a scalar into the next row of the training log."""

@@ -62,6 +62,16 @@ def test_taking_away_what_is_not_there_is_refused() -> None:
         config.check_lists()
 
 
+def test_what_is_taken_away_takes_its_options_along() -> None:
+    plan = layer_of({"callback": ["early-stopping"], "callback.early-stopping.patience": 15}, "strategy phase1")
+    config = merged([default_layer(), plan, layer_of({"callback": ["no:early-stopping"]}, "--callback")])
+    config.check_lists()
+    assert "callback.early-stopping.patience" not in config
+    still = layer_of({"callback": ["no:early-stopping"], "callback.early-stopping.patience": 3}, "file")
+    with pytest.raises(UsageError, match="no callback 'early-stopping'"):
+        merged([default_layer(), plan, still]).check_lists()
+
+
 def test_tables_of_lists_carry_options() -> None:
     config = merged([layer_of({"metric": [{"use": "element-f1", "level": "key"}, "token-accuracy"]}, "file")])
     assert config.listed("metric") == ["element-f1", "token-accuracy"]

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from torch import tensor
 from trainkit.data import BatchMaker, EpochBatches, TensorData, draw, in_order, select, windows
 from trainkit.plan import Selection
 from trainkit.randomness import Purpose, mixed, permutation, variant_generator
@@ -89,8 +90,9 @@ def test_variant_zero_is_the_sample_itself() -> None:
     task, data = TinyTask(), TinyData(4, 1)
     maker = BatchMaker(data, task.collate, [Noise()])
     plain = BatchMaker(data, task.collate)
-    assert torch.equal(maker(0, [2], [0])["tokens"], plain(0, [2])["tokens"])
-    assert not torch.equal(maker(0, [0, 1, 2, 3], [1] * 4)["tokens"], plain(0, [0, 1, 2, 3])["tokens"])
+    assert torch.equal(maker(0, tensor([2]), tensor([0]))["tokens"], plain(0, tensor([2]))["tokens"])
+    rows, ones = tensor([0, 1, 2, 3]), tensor([1] * 4)
+    assert not torch.equal(maker(0, rows, ones)["tokens"], plain(0, rows)["tokens"])
 
 
 def test_reading_skips_what_is_skipped() -> None:
@@ -108,7 +110,7 @@ def test_reading_skips_what_is_skipped() -> None:
 
 def test_tensor_data_answers_with_a_batch() -> None:
     data = TensorData({"x": torch.arange(10), "y": torch.arange(10) * 2})
-    batch = BatchMaker(data, None)(0, [3, 1])
+    batch = BatchMaker(data, None)(0, tensor([3, 1]))
     assert {name: tensor.tolist() for name, tensor in batch.items()} == {"x": [3, 1], "y": [6, 2], "sample_id": [3, 1]}
     with pytest.raises(ValueError, match="one length"):
         TensorData({"x": torch.zeros(2), "y": torch.zeros(3)})
@@ -119,4 +121,6 @@ def test_windows_keep_the_short_last_one() -> None:
 
 
 def test_evaluation_sees_every_sample_once() -> None:
-    assert [i for indices in in_order(TinyData(7, 1), 3) for i in indices] == list(range(7))
+    assert [rows.tolist() for rows in in_order(TinyData(7, 1), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [rows.tolist() for rows in in_order(TinyData(7, 1), 3, limit=4)] == [[0, 1, 2], [3]]
+    assert in_order(TinyData(7, 1), 3, limit=0) == ()

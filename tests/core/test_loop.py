@@ -378,7 +378,7 @@ def tiny_losses(run: Run) -> list[float]:
     found = []
     for one in (fresh, run):
         one.model.eval()
-        batch = one.batch_maker()(0, list(range(24)))
+        batch = one.batch_maker()(0, torch.arange(24))
         _, loss = one.forward(batch)
         found.append(float(loss.sum.detach() / loss.count))
     return found
@@ -424,6 +424,13 @@ def test_stopping_and_ending_a_stage_are_asked_for() -> None:
     train(run)
     assert run.moment.step == 5
     assert heard.names.count("stage b") == 1
+
+
+def test_a_stage_that_ends_after_the_last_one_changes_nothing() -> None:
+    run = tiny_run({"loop.max_steps": 1})
+    train(run)
+    run.end_stage("too late")
+    assert run.stage_reasons == []
 
 
 def test_plain_torch_losses_and_tensor_outputs_are_understood() -> None:

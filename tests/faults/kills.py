@@ -202,11 +202,10 @@ def main() -> int:
             kills, fault = chain(out, Path(folder) / "log", draw, duration, min(6, kills_wanted - account["kills"]))
             account["kills"] += kills
             account["runs"] += 1
-            ended = next(path.parent for path in out.parent.rglob("results.json"))
             if fault:
                 account["lost"] += 1
                 account.setdefault("faults", []).append(fault)
-            elif state_of(ended) != reference:
+            elif state_of(next(path.parent for path in out.parent.rglob("results.json"))) != reference:
                 account["unequal"] += 1
         print(json.dumps(account | {"steps": reference["step"], "seed": seed}))
     return int(account["lost"] + account["unequal"] > 0)
