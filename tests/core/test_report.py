@@ -40,7 +40,7 @@ def facts(text: str = "embedded sample") -> Facts:
                     "name": text, "trainable": ["head.*", text], "lr_factor": 0.5, "selection": {"easiest": 0.5},
                     "length": {"samples": 1600, "epochs": 3, "steps": 150, "steps_per_epoch": 50},
                 },
-                {"name": "all", "trainable": ["*"], "lr_factor": 1, "length": {"samples": 800, "epochs": 1, "steps": 50}},
+                {"name": "all", "trainable": ["*"], "length": {"samples": 800, "epochs": 1, "steps": 50}},
             ],
             "data": {"source": text, "fingerprint": text, "samples": {"train": 35, "val": 5}, "warnings": [text]},
         },
