@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 
@@ -23,11 +21,13 @@ def command(directory: str, split: str, checkpoint: str, as_json: bool) -> None:
     """
     from trainkit.api import Request, evaluate
 
+    from .tables import print_json
+
     results = evaluate(
         directory, split, Request(report=lambda message: click.echo(message, err=True)), checkpoint=checkpoint
     )
     if as_json:
-        click.echo(json.dumps(results))
+        print_json(results)
         return
     width = max(map(len, results))
     for tag, value in results.items():

@@ -65,13 +65,14 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def layers(config: Path | None, assignments: Sequence[str], flags: dict[str, Any]) -> list[Layer]:
-    """Return what the user said as layers, lowest first: file, environment, --set, flags."""
+    """Return what the user said as layers, lowest first: file, environment, flags; a flag goes before --set."""
     from trainkit.config import Value, layer_of
     from trainkit.sources import environment_layer, override_layer, parse_value, read_file
 
     found = [read_file(config)] if config is not None else []
-    found += [environment_layer(), override_layer(assignments)]
-    own: Layer = {}
+    found.append(environment_layer())
+    # One layer: a flag that names a component does not overrule the options that --set gives to it.
+    own = override_layer(assignments)
     for name, given in flags.items():
         if given is None or given == ():
             continue

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def command(
     from trainkit.registry import Registry
 
     from .progress import make_progress
-    from .tables import print_results
+    from .tables import print_json, print_results
 
     def report(message: str) -> None:
         click.echo(message, err=True)
@@ -56,9 +57,14 @@ def command(
         listeners=progress,
         report=report,
     )
-    result = resume(resumed, request) if resumed is not None else start(request)
+    if quiet:
+        # Python shows warnings of a logger that nobody configured; quiet leaves errors.
+        logging.getLogger().setLevel(logging.ERROR)
+    # What a component prints must not get between a program and the JSON that it reads.
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+        result = resume(resumed, request) if resumed is not None else start(request)
     if as_json:
-        click.echo(json.dumps({"directory": str(result.directory), **result.summary}, allow_nan=True))
+        print_json({"directory": str(result.directory), **result.summary})
     elif not quiet:
         print_results(result)
     sys.exit(int(result.exit_code))

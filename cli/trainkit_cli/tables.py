@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -52,8 +52,16 @@ def print_results(result: RunResult) -> None:
         tags = list(dict.fromkeys(tag.partition("/")[2] for tag in tables["model"]))
         rows = [[tag, *(number(tables[name].get(f"{split}/{tag}")) for name, split in columns)] for tag in tags]
         header = ["", *(split if name == "model" else f"{name} {split}" for name, split in columns)]
-        print_table("results (best checkpoint; trivial baselines beside it)", header, rows)
+        weights = "last weights" if result.summary["best_step"] is None else "best checkpoint"
+        print_table(f"results ({weights}; trivial baselines beside it)", header, rows)
     click.echo(f"run directory: {result.directory}")
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Print a document as one line of strict JSON; numbers that are not finite become "nan", "inf" and "-inf"."""
+    from trainkit import strict_json
+
+    click.echo(strict_json.dumps(strict_json.without_special_numbers(document)).decode(), nl=False)
 
 
 def _has(rows: dict[str, float], split: str) -> bool:

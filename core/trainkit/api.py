@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import Checkpoints
+from .checkpoint import Checkpoint, Checkpoints
 from .compose import compose
 from .cost import Cost, measure
 from .documents import plan_document, read_documents
@@ -16,9 +16,9 @@ from .evaluation import evaluate as evaluate_split
 from .execution import RunResult, resume, start
 from .kinds import KINDS
 from .registry import Registry
-from .request import Listeners, Request, request_of
+from .request import Listeners, Reporter, Request, request_of
 from .rundir import RunDirectory
-from .snapshot import MODEL_FILE, saved_moment
+from .snapshot import restore_weights, saved_moment
 
 __all__ = [
     "Request",
@@ -111,15 +111,28 @@ def evaluate(
     if split not in datasets:
         raise UsageError(f"there is no split '{split}'", why=f"the data has {', '.join(datasets)}")
     built = compose(draft, None, request.listeners)
-    checkpoints = Checkpoints(directory.checkpoints)
-    found = checkpoints.best() if checkpoint == "best" else None
-    found = found or checkpoints.newest_valid(request.report)
-    if found is None:
-        raise CheckpointError(f"{directory.path} has no checkpoint yet", do=f"trainkit run --resume {directory.path}")
-    moment = saved_moment(found)
-    built.moment.load_state_dict(moment)
-    found.load_into(MODEL_FILE, built.model.state_dict())
+    found = _found(directory, checkpoint, request.report)
+    built.moment.load_state_dict(saved_moment(found))
+    restore_weights(built, found)
     return evaluate_split(built, split, datasets[split])
+
+
+def _found(directory: RunDirectory, wanted: str, report: Reporter) -> Checkpoint:
+    """Return a run's best checkpoint, or the newest one if that is wanted or none is the best; change nothing."""
+    checkpoints = Checkpoints(directory.checkpoints, read_only=True)
+    try:
+        found = checkpoints.best() if wanted == "best" else None
+    except CheckpointError as error:
+        do = f"take the newest whole one: trainkit evaluate {directory.path} --checkpoint last"
+        raise CheckpointError(error.what, where=error.where, why=error.why, do=do) from error
+    found = found or checkpoints.newest_valid(report)
+    if found is None:
+        raise CheckpointError(
+            "the run has no checkpoint that can be used",
+            where=str(directory.checkpoints),
+            do=f"trainkit run --resume {directory.path}",
+        )
+    return found
 
 
 def cost_of(draft: Draft) -> Cost:

@@ -6,6 +6,7 @@ from typing import Any
 
 from .config import Config, Layer
 from .draft import Draft
+from .errors import CheckpointError, printable
 from .plan import Plan
 from .report import environment
 from .request import Request
@@ -22,16 +23,31 @@ def write_documents(directory: RunDirectory, draft: Draft, request: Request) -> 
     directory.write_text("config.toml", to_toml(asked))
     directory.write_text("resolved.toml", to_toml(resolved))
     directory.write_json("resolved.json", draft.config.document())
-    directory.write_json("plan.json", plan_document(draft))
     directory.write_json("components.json", components_of(draft))
     directory.write_json("environment.json", environment())
+    directory.write_json("plan.json", plan_document(draft))
     directory.status("running", reason="", step=0)
 
 
 def read_documents(directory: RunDirectory) -> tuple[Config, Plan]:
-    """Return config and plan of a run."""
-    config = Config.from_document(directory.read_json("resolved.json"))
-    return config, Plan.model_validate(directory.read_json("plan.json")["plan"])
+    """Return config and plan of a run.
+
+    Raises:
+        CheckpointError: the documents are missing, damaged, or not what `write_documents` wrote.
+    """
+    resolved, planned = directory.read_json("resolved.json"), directory.read_json("plan.json")
+    name = "resolved.json"
+    try:
+        config = Config.from_document(resolved)
+        name = "plan.json"
+        return config, Plan.model_validate(planned["plan"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            "a file of the run directory is damaged",
+            where=str(directory.path / name),
+            why=printable(str(error)).splitlines()[0],
+            do="put it back from a copy, or start a new run",
+        ) from error
 
 
 def components_of(draft: Draft) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ import torch
 from . import engine as engines
 from .choice import choose_strategy
 from .config import Config, Layer, Value, default_layer, layer_of, merged
-from .errors import UsageError
+from .errors import DataError, UsageError
 from .kinds import LIST_KINDS, ONE_KINDS
 from .plan import ParameterGroup, Plan, Situation
 from .settings import RunSettings, check_settings
@@ -155,6 +155,9 @@ def _origin(config: Config, prefix: str, option: str) -> str:
 def _read(task: Task, settings: RunSettings) -> Splits:
     path = Path(settings.data).expanduser() if settings.data is not None else None
     splits = task.read(path, settings.seed)
+    for name, dataset in splits.items():
+        if len(dataset) == 0:
+            raise DataError(f"the {name} split has no samples", where=splits.source or settings.data or "")
     task.fit(splits.train)
     return splits
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,31 +11,24 @@ from typing import TYPE_CHECKING, Any
 from .blame import explained
 from .checkpoint import Checkpoint, Checkpoints
 from .compose import compose
-from .config import Config, Layer
-from .documents import components_of, read_documents, write_documents
-from .draft import Draft, make_draft, restore_draft
-from .errors import ExitCode, TrainkitError, UsageError
+from .documents import read_documents, write_documents
+from .draft import make_draft, restore_draft
+from .errors import CheckpointError, ExitCode, TrainkitError
+from .evaluation import Interrupted
 from .finish import Results, final_results, load_best, summary
 from .live import Run
 from .loop import enter_stage, train
 from .report import write_report
 from .request import Reporter, Request
+from .resumption import apply_neutral, check_versions, is_done
 from .routine import report_checkpoints
 from .rundir import MetricsFile, RunDirectory
 from .signals import EXIT_CODES, heard
-from .snapshot import restore, saved_moment
+from .snapshot import restore, restore_weights, saved_moment
+from .strict_json import with_special_numbers
 
 if TYPE_CHECKING:
     from torch import nn
-
-NEUTRAL_SETTINGS = (
-    "loop.workers",
-    "checkpoint.every_steps",
-    "checkpoint.every_epochs",
-    "checkpoint.keep",
-    "checkpoint.background",
-    "threads",
-)
 
 
 @dataclass(frozen=True)
@@ -60,18 +53,24 @@ class RunResult:
 def start(request: Request) -> RunResult:
     """Carry out a new run."""
     draft = make_draft(request.layers, request.registry, request.live)
-    settings = draft.settings
-    with contextlib.closing(
-        RunDirectory.create(Path(settings.out) if settings.out else None, settings.name or draft.config["task.use"])
-    ) as directory:
+    # A request that is refused leaves no directory behind, so everything that can be refused is built before.
+    built = compose(draft, None, request.listeners)
+    out = Path(draft.settings.out) if draft.settings.out else None
+    name = draft.settings.name or _short(draft.config["task.use"])
+    with contextlib.closing(RunDirectory.create(out, name)) as directory:
+        built.directory = directory
         write_documents(directory, draft, request)
-        built = compose(draft, directory, request.listeners)
         with _recorded(built, directory, offset=0):
             return _carry_out(built, directory)
 
 
+def _short(reference: str) -> str:
+    """Return a component's name without its distribution, or that of an object without its file."""
+    return reference.rpartition(":")[2].partition("@")[0]
+
+
 def resume(path: str | Path, request: Request | None = None) -> RunResult:
-    """Go on with a run where its newest valid checkpoint stands.
+    """Go on with a run where its newest valid checkpoint stands; of one that is done, return what it came to.
 
     Args:
         path: the run directory.
@@ -80,37 +79,28 @@ def resume(path: str | Path, request: Request | None = None) -> RunResult:
     request = request or Request()
     with contextlib.closing(RunDirectory.open(Path(path))) as directory:
         config, plan = read_documents(directory)
-        _apply_neutral(config, request.layers)
+        apply_neutral(config, request.layers)
         draft = restore_draft(config, plan, request.registry, request.live)
-        _check_versions(directory, draft, request.report)
+        check_versions(directory, draft, request.report)
+        if is_done(directory) and (result := _result_of(compose(draft), directory)):
+            request.report("this run is done: nothing is left to train")
+            return result
         built = compose(draft, directory, request.listeners)
         with _recorded(built, directory, offset=None, report=request.report):
             return _carry_out(built, directory)
 
 
-def _apply_neutral(config: Config, layers: Sequence[Layer]) -> None:
-    for layer in layers:
-        for key, value in layer.items():
-            if key in NEUTRAL_SETTINGS:
-                config.history.setdefault(key, []).append(value)
-            elif key not in config or config[key] != value.value:
-                raise UsageError(
-                    f"{key} cannot change when a run resumes",
-                    where=value.origin,
-                    why=f"the run was started with {config.get(key)!r}; only {', '.join(NEUTRAL_SETTINGS)} may change",
-                    do="leave it out, or start a new run",
-                )
-
-
-def _check_versions(directory: RunDirectory, draft: Draft, report: Reporter) -> None:
-    then = {(c["kind"], c["name"]): c for c in directory.read_json("components.json")}
-    for now in components_of(draft):
-        before = then.get((now["kind"], now["name"]))
-        if before is not None and before["version"] != now["version"]:
-            report(
-                f"warning: {now['kind']} {now['name']} is {now['distribution']} {now['version']}; "
-                f"the run was started with {before['version']}"
-            )
+def _result_of(built: Run, directory: RunDirectory) -> RunResult | None:
+    """Return the result of a run that is done, as it stands in its directory; None where a part of it is damaged."""
+    built.checkpoints = Checkpoints(directory.checkpoints, read_only=True)
+    try:
+        checkpoint = built.checkpoints.best() or built.checkpoints.newest_valid()
+        facts = with_special_numbers(directory.read_json("results.json"))
+    except CheckpointError:
+        return None
+    if checkpoint is not None:
+        restore_weights(built, checkpoint)
+    return RunResult("done", ExitCode.DONE, directory.path, facts, built.model)
 
 
 @contextlib.contextmanager
@@ -121,6 +111,8 @@ def _recorded(built: Run, directory: RunDirectory, offset: int | None, report: R
     try:
         checkpoint = built.checkpoints.newest_valid(report) if offset is None else None
         if offset is None:
+            if checkpoint is None:
+                _refuse_damaged(directory)
             built.resumed = True
             _restore(built, checkpoint)
             report(f"resumed from {checkpoint.path.name}" if checkpoint else "no checkpoint yet: the run begins anew")
@@ -128,6 +120,18 @@ def _recorded(built: Run, directory: RunDirectory, offset: int | None, report: R
     finally:
         built.metrics_file.close()
         built.checkpoints.close()
+
+
+def _refuse_damaged(directory: RunDirectory) -> None:
+    """Raise CheckpointError if all checkpoints of a run are damaged: to begin anew is for the user to decide."""
+    damaged = sorted(path.name for path in directory.checkpoints.glob("checkpoint-*.corrupt*"))
+    if damaged:
+        raise CheckpointError(
+            "no checkpoint of this run is whole",
+            where=str(directory.checkpoints),
+            why=f"damaged: {', '.join(damaged)}",
+            do=f"put a copy back, or begin anew: trainkit run {directory.path / 'config.toml'} --out NEW_RUN_DIR",
+        )
 
 
 def _restore(built: Run, checkpoint: Checkpoint | None) -> None:
@@ -143,45 +147,59 @@ def _restore(built: Run, checkpoint: Checkpoint | None) -> None:
             enter_stage(built, built.stages[index])
     restore(built, checkpoint)
     built.metrics_file.truncate(checkpoint.facts["metrics_offset"])
+    if built.checkpoints is not None and built.best.step >= 0:
+        # A kill between a checkpoint's commit and the naming of the best leaves the name behind.
+        built.checkpoints.mark_best(built.best.step, built.best.value)
 
 
 def _carry_out(built: Run, directory: RunDirectory) -> RunResult:
     """Train, take stock and write the report; the status file tells the end, whatever it is."""
-    status = "failed"
+    listeners = list(built.events.on_run_end)
     try:
-        with heard(built):
-            train(built)
-            report_checkpoints(built, wait=True)
-            results: Results = {}
-            if built.signal is None:
-                best_step = load_best(built)
-                if built.settings.evaluate.final:
-                    results = final_results(built)
-        status, code = _ending(built)
-        facts = summary(built, results, None if built.signal else best_step) | {
-            "status": status,
-            "exit_code": int(code),
-        }
-        directory.write_json("results.json", facts)
-        write_report(directory)
-        directory.status(
-            status, reason=facts["stop_reason"], step=built.moment.step, best=built.best.value, exit_code=int(code)
-        )
-        return RunResult(status, code, directory.path, facts, built.model)
+        result = _trained(built, directory)
+        _announce_end(built, listeners, result.status)
+        return result
     except KeyboardInterrupt:
-        status = "interrupted"
-        directory.status(
-            status, reason="interrupted twice", step=built.moment.step, exit_code=int(ExitCode.INTERRUPTED)
-        )
+        code = ExitCode.INTERRUPTED
+        directory.status("interrupted", reason="interrupted twice", step=built.moment.step, exit_code=int(code))
+        _announce_end(built, listeners, "interrupted")
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = explained(built, error)
         code = reason.exit_code if isinstance(reason, TrainkitError) else ExitCode.INTERNAL
-        directory.status("failed", reason=str(reason), step=built.moment.step, exit_code=int(code))
+        # What fails now, as on a full disk, is a consequence; the first failure is the one to tell.
+        with contextlib.suppress(Exception):
+            directory.status("failed", reason=str(reason), step=built.moment.step, exit_code=int(code))
+        with contextlib.suppress(Exception):
+            _announce_end(built, listeners, "failed")
         raise reason from error
-    finally:
-        for hear in built.events.on_run_end:
-            hear(built, status)
+
+
+def _trained(built: Run, directory: RunDirectory) -> RunResult:
+    results: Results = {}
+    best_step = None
+    with heard(built):
+        train(built)
+        report_checkpoints(built, wait=True)
+        if built.signal is None:
+            # A signal ends the last evaluations too; the resumed run does them again.
+            with contextlib.suppress(Interrupted):
+                best_step = load_best(built)
+                results = final_results(built) if built.settings.evaluate.final else {}
+    status, code = _ending(built)
+    facts = summary(built, results, best_step) | {"status": status, "exit_code": int(code)}
+    directory.write_json("results.json", facts)
+    write_report(directory)
+    directory.status(
+        status, reason=facts["stop_reason"], step=built.moment.step, best=built.best.value, exit_code=int(code)
+    )
+    return RunResult(status, code, directory.path, facts, built.model)
+
+
+def _announce_end(built: Run, listeners: list[Callable[..., Any]], status: str) -> None:
+    """Announce the end to those who have not heard of it: one that fails there is not asked again."""
+    while listeners:
+        listeners.pop(0)(built, status)
 
 
 def _ending(built: Run) -> tuple[str, ExitCode]:

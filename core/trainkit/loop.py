@@ -47,6 +47,9 @@ def train(run: Run) -> None:
         # The step is done, its evaluation is not: the checkpoint says so, and the resumed run begins with it.
         save(run)
     else:
+        if run.signal is not None and run.moment.step:
+            # A signal that came between a step and the next, as while data was read, finds that step not saved.
+            save(run)
         flush_log(run)
 
 

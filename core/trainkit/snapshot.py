@@ -48,13 +48,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: the state is of other components, another model or other data.
     """
-    if checkpoint.facts.get("data") != run.splits.fingerprint:
-        raise CheckpointError(
-            "the data is not what the run was trained on",
-            where=run.splits.source,
-            why="its fingerprint differs from the one in the checkpoint",
-            do="put the data back as it was, or start a new run",
-        )
+    check_data(run, checkpoint)
     checkpoint.load_into(MODEL_FILE, run.model.state_dict())
     optimizer = unflatten(checkpoint.document("optimizer.json"), checkpoint.tensors("optimizer.safetensors"))
     run.optimizer.load_state_dict(optimizer)
@@ -77,6 +71,38 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     run.best.value, run.best.step = state["best"]
     run.stop_reason = state["stop_reason"]
     run.stage_reasons = state["stage_reasons"]
+
+
+def check_data(run: Run, checkpoint: Checkpoint) -> None:
+    """Raise CheckpointError if the run's data is not what the checkpoint was made from."""
+    if checkpoint.facts.get("data") != run.splits.fingerprint:
+        raise CheckpointError(
+            "the data is not what the run was trained on",
+            where=run.splits.source,
+            why="its fingerprint differs from the one in the checkpoint",
+            do="put the data back as it was, or start a new run",
+        )
+
+
+def restore_weights(run: Run, checkpoint: Checkpoint) -> None:
+    """Put into a run what an evaluation depends on: the weights, and the state of what takes part in an evaluation.
+
+    That is the loss, a component that hears `before_evaluation` as an average of weights does, and an optimizer that
+    averages weights itself.
+
+    Raises:
+        CheckpointError: the weights are of another model or of other data.
+    """
+    check_data(run, checkpoint)
+    checkpoint.load_into(MODEL_FILE, run.model.state_dict())
+    if hasattr(run.optimizer, "eval"):
+        run.optimizer.load_state_dict(
+            unflatten(checkpoint.document("optimizer.json"), checkpoint.tensors("optimizer.safetensors"))
+        )
+    saved = unflatten(checkpoint.document("state.json"), checkpoint.tensors("state.safetensors"))["components"]
+    for label, component in _stateful(run).items():
+        if label in saved and (label == "loss" or hasattr(component, "before_evaluation")):
+            component.load_state_dict(saved[label])
 
 
 def saved_moment(checkpoint: Checkpoint) -> dict[str, Any]:

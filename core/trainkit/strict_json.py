@@ -61,6 +61,17 @@ def without_special_numbers(value: Any) -> Any:
     return value
 
 
+def with_special_numbers(value: Any) -> Any:
+    """Return a copy in which the strings "nan", "inf" and "-inf" are the numbers that they stand for."""
+    if isinstance(value, str):
+        return SPECIAL_NUMBERS.get(value, value)
+    if isinstance(value, Mapping):
+        return {key: with_special_numbers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [with_special_numbers(item) for item in value]
+    return value
+
+
 def _check_depth(text: str, limit: int) -> None:
     """Refuse deep nesting before the parser recurses into it."""
     if text.count("[") + text.count("{") <= limit:
