@@ -136,6 +136,16 @@ def state_of(out: Path) -> dict[str, Any]:
     }
 
 
+def differences(one: Any, other: Any, place: str = "") -> list[str]:
+    """Return the places at which two states differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = one.keys() | other.keys()
+        return [d for key in sorted(keys) for d in differences(one.get(key), other.get(key), f"{place}/{key}")]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return [d for i, pair in enumerate(zip(one, other, strict=True)) for d in differences(*pair, f"{place}/{i}")]
+    return [] if one == other else [f"{place}: {str(one)[:60]} != {str(other)[:60]}"]
+
+
 def killed_after(seconds: float, out: Path, log: Path) -> int:
     """Carry out the run in a child and kill it after some seconds; return -9 if it was killed, else its exit code."""
     child = os.fork()
@@ -205,8 +215,11 @@ def main() -> int:
             if fault:
                 account["lost"] += 1
                 account.setdefault("faults", []).append(fault)
-            elif state_of(next(path.parent for path in out.parent.rglob("results.json"))) != reference:
+                continue
+            found = state_of(next(path.parent for path in out.parent.rglob("results.json")))
+            if found != reference:
                 account["unequal"] += 1
+                account.setdefault("differences", []).append(differences(reference, found))
         print(json.dumps(account | {"steps": reference["step"], "seed": seed}))
     return int(account["lost"] + account["unequal"] > 0)
 
