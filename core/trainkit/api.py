@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .blame import told
 from .checkpoint import Checkpoint, Checkpoints
 from .compose import compose
 from .cost import Cost, measure
@@ -114,7 +115,8 @@ def evaluate(
     found = _found(directory, checkpoint, request.report)
     built.moment.load_state_dict(saved_moment(found))
     restore_weights(built, found)
-    return evaluate_split(built, split, datasets[split])
+    with told(built):
+        return evaluate_split(built, split, datasets[split])
 
 
 def _found(directory: RunDirectory, wanted: str, report: Reporter) -> Checkpoint:
@@ -137,4 +139,6 @@ def _found(directory: RunDirectory, wanted: str, report: Reporter) -> Checkpoint
 
 def cost_of(draft: Draft) -> Cost:
     """Return the measured cost of a draft: a few real steps on this machine, thrown away."""
-    return measure(compose(draft))
+    built = compose(draft)
+    with told(built):
+        return measure(built)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,15 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, err
 # The two forms in which PyTorch reports what happened in a loader's process.
 IN_WORKER = re.compile(r"Caught (\w+) in DataLoader worker process")
 LOST_WORKER = re.compile(r"DataLoader worker \(pid")
+
+
+@contextlib.contextmanager
+def told(run: Run) -> Iterator[None]:
+    """Raise what happens inside as a user should read it."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise explained(run, error) from error
 
 
 def explained(run: Run, error: BaseException) -> BaseException:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from .binding import bind_loss, bind_metric, bind_model
+from .conformity import asked
 from .draft import Draft
 from .errors import UsageError
 from .events import resolve
@@ -37,7 +38,8 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
     augmenters = {name: part.build() for name, part in draft.lists["augmenter"].items()}
     check_fit(draft, loss, metrics, augmenters)
     adapter = draft.parts["adapter"].build()
-    model: nn.Module = adapter(task.build_model()).to(draft.engine.device)
+    with asked(f"adapter {draft.config['adapter.use']}", "adapt the model"):
+        model: nn.Module = adapter(task.build_model()).to(draft.engine.device)
     loss.to(draft.engine.device)
     _apply_model_settings(model, settings)
     learnable = {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -55,7 +55,8 @@ class Config:
         A layer that names another component of a kind drops the options that lower layers gave to the one before:
         a learning rate for one optimizer says nothing about another. Callbacks add up; 'no:NAME' takes one away.
         """
-        for key in sorted(layer, key=lambda k: not k.endswith(".use")):
+        # Names first: the options that come with a name in one layer are that name's own.
+        for key in sorted(layer, key=lambda k: not (k.endswith(".use") or k in LIST_KINDS)):
             new = layer[key]
             kind, _, option = key.partition(".")
             if option == "use" and kind in ONE_KINDS and key in self.history and self[key] != new.value:

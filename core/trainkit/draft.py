@@ -14,6 +14,7 @@ import torch
 from . import engine as engines
 from .choice import choose_strategy
 from .config import Config, Layer, Value, default_layer, layer_of, merged
+from .conformity import asked, check_conformity
 from .errors import DataError, UsageError
 from .kinds import LIST_KINDS, ONE_KINDS
 from .plan import ParameterGroup, Plan, Situation
@@ -34,8 +35,10 @@ class Part:
     options: dict[str, Any]
 
     def build(self, **runtime: Any) -> Any:
-        """Return the live object."""
-        return self.component.build(self.options, **runtime)
+        """Return the live object; raise PluginError if it is not what its kind needs."""
+        made = self.component.build(self.options, **runtime)
+        check_conformity(self.component.kind, self.component.name, made)
+        return made
 
 
 @dataclass
@@ -84,7 +87,9 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
     situation = _situation(task, splits, engine)
     choice = _chosen_strategy(loader, config, situation)
     config.history["strategy.use"].append(choice)
-    plan: Plan = loader.part("strategy", config).build().plan(situation)
+    strategy = loader.part("strategy", config).build()
+    with asked(f"strategy {choice.value}", "plan"):
+        plan: Plan = strategy.plan(situation)
     config = merged([*below, _layer_of_plan(plan, f"strategy {choice.value}"), *user])
     config.history["strategy.use"].append(choice)
     settings = check_settings(config)
@@ -154,11 +159,13 @@ def _origin(config: Config, prefix: str, option: str) -> str:
 
 def _read(task: Task, settings: RunSettings) -> Splits:
     path = Path(settings.data).expanduser() if settings.data is not None else None
-    splits = task.read(path, settings.seed)
+    with asked("the task", "read the data"):
+        splits = task.read(path, settings.seed)
     for name, dataset in splits.items():
         if len(dataset) == 0:
             raise DataError(f"the {name} split has no samples", where=splits.source or settings.data or "")
-    task.fit(splits.train)
+    with asked("the task", "fit the training data"):
+        task.fit(splits.train)
     return splits
 
 
@@ -179,7 +186,7 @@ def _situation(task: Task, splits: Splits, engine: engines.Engine) -> Situation:
 
 def _parameter_groups(task: Task) -> tuple[ParameterGroup, ...]:
     # On the meta device a model has shapes but no weights: counting costs no memory.
-    with torch.device("meta"):
+    with asked("the task", "build its model"), torch.device("meta"):
         model = task.build_model()
     counts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
