@@ -17,26 +17,27 @@ LOG_RATIO = 100.0
 COLOURS = 6
 
 
-def chart(series: Mapping[str, Points], x_label: str = "step") -> str:
+def chart(series: Mapping[str, Points], x_label: str = "step", *, may_be_log: bool = True) -> str:
     """Return a line chart as an SVG element, or '' where no series has a finite point.
 
     Args:
         series: name -> (x, y) pairs in the order of x. Gaps are drawn where y is not finite.
         x_label: the name of the horizontal axis.
+        may_be_log: take a logarithmic scale where values span more than two decades.
     """
     finite = {name: [p for p in points if math.isfinite(p[1])] for name, points in series.items()}
     values = [y for points in finite.values() for _, y in points]
     if not values:
         return ""
     xs = [x for points in finite.values() for x, _ in points]
-    log = min(values) > 0 and max(values) / min(values) > LOG_RATIO
+    log = may_be_log and min(values) > 0 and max(values) / min(values) > LOG_RATIO
     x_axis, y_axis = (
         _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT),
         _Axis(min(values), max(values), HEIGHT - BOTTOM, TOP, log),
     )
     parts = [_grid(x_axis, y_axis), _frame_labels(x_label, log)]
     parts += [
-        _line(thinned(points), x_axis, y_axis, name, number % COLOURS)
+        _line(thinned(points), x_axis, y_axis, name, _look(number))
         for number, (name, points) in enumerate(series.items())
     ]
     names = escape(", ".join(finite))
@@ -117,7 +118,12 @@ def _frame_labels(x_label: str, log: bool) -> str:
     return f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 2}" text-anchor="end">{escape(note)}</text>'
 
 
-def _line(points: Points, x_axis: _Axis, y_axis: _Axis, name: str, colour: int) -> str:
+def _look(number: int) -> str:
+    """Return the CSS classes of a series: a colour, and dashes where the colours begin anew."""
+    return f"c{number % COLOURS}" + (" dashed" if number >= COLOURS else "")
+
+
+def _line(points: Points, x_axis: _Axis, y_axis: _Axis, name: str, look: str) -> str:
     runs: list[list[str]] = [[]]
     for x, y in points:
         if math.isfinite(y):
@@ -128,18 +134,16 @@ def _line(points: Points, x_axis: _Axis, y_axis: _Axis, name: str, colour: int) 
     for run in runs:
         if len(run) == 1:
             x_text, y_text = run[0].split(",")
-            parts.append(f'<circle class="dot c{colour}" cx="{x_text}" cy="{y_text}" r="2.5"/>')
+            parts.append(f'<circle class="dot {look}" cx="{x_text}" cy="{y_text}" r="2.5"/>')
         elif run:
             parts.append(
-                f'<polyline class="line c{colour}" points="{" ".join(run)}"><title>{escape(name)}</title></polyline>'
+                f'<polyline class="line {look}" points="{" ".join(run)}"><title>{escape(name)}</title></polyline>'
             )
     return "".join(parts)
 
 
 def _legend(names: list[str]) -> str:
-    items = "".join(
-        f'<li><i class="key c{number % COLOURS}"></i>{escape(name)}</li>' for number, name in enumerate(names)
-    )
+    items = "".join(f'<li><i class="key {_look(number)}"></i>{escape(name)}</li>' for number, name in enumerate(names))
     return f'<ul class="legend">{items}</ul>'
 
 

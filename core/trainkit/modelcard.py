@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from .errors import printable
-from .report import Facts, duration, number, readable, result_table, stage_table
+from .report import Facts, counted, duration, number, readable, result_table, stage_table, value_text
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
@@ -47,7 +47,7 @@ def _what(facts: Facts) -> str:
     lines = [f"A model for the task {text(task)}, trained with the strategy {text(strategy)}." if task else ""]
     if summary:
         lines.append(
-            f"{number(summary.get('steps'))} optimizer steps over {number(summary.get('epochs'))} epochs in "
+            f"{counted(summary.get('steps'), 'optimizer step')}, {counted(summary.get('epochs'), 'epoch')}, "
             f"{duration(summary.get('seconds'))}; status: {text(summary.get('status', 'unknown'))}."
         )
         if summary.get("stop_reason"):
@@ -72,7 +72,7 @@ def _training(facts: Facts) -> str:
     table = _table(*stage_table(facts.stages()))
     chosen = [key for key, (_, origin, _) in facts.config.items() if origin != "default"]
     settings = "\n".join(
-        f"- {text(key)} = {text(facts.config[key][0])} ({text(facts.config[key][1])})" for key in chosen
+        f"- {text(key)} = {text(value_text(facts.config[key][0]))} ({text(facts.config[key][1])})" for key in chosen
     )
     parts = [table, settings and f"Settings other than the defaults:\n\n{settings}", "Curves: report.html."]
     return "\n\n".join(part for part in parts if part)

@@ -155,12 +155,19 @@ def duration(seconds: Any) -> str:
 
 
 def result_table(results: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the final table: one row a tag, the model first, each baseline beside it."""
+    """Return head and rows of the final table: a row a metric, the model on every split, each baseline beside it."""
     names = [name for name in ("model", *sorted(results.keys() - {"model"})) if name in results]
     tags = list(dict.fromkeys(tag for name in names for tag in results[name]))
-    order = {"test": 0, "val": 1, "train": 2}
-    tags.sort(key=lambda tag: (order.get(tag.partition("/")[0], 3), tag.partition("/")[2] != "loss"))
-    return ["", *names], [[tag, *(number(results[name].get(tag)) for name in names)] for tag in tags]
+    metrics = list(dict.fromkeys(tag.partition("/")[2] or tag for tag in tags))
+    splits = [split for split in ("train", "val", "test") if any(tag.startswith(f"{split}/") for tag in tags)]
+    columns = [
+        (name, split) for name in names for split in splits if any(tag.startswith(f"{split}/") for tag in results[name])
+    ]
+    head = ["", *(split if name == "model" else f"{name} {split}" for name, split in columns)]
+    metrics.sort(key=lambda metric: metric != "loss")
+    return head, [
+        [metric, *(number(results[name].get(f"{split}/{metric}")) for name, split in columns)] for metric in metrics
+    ]
 
 
 def stage_table(stages: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -193,6 +200,16 @@ def _selection(selection: Mapping[str, Any]) -> str:
     if selection.get("fraction", 1) != 1:
         parts.append(f"{100 * selection['fraction']:g} % drawn each epoch")
     return ", ".join(parts) or "all"
+
+
+def counted(count: Any, noun: str) -> str:
+    """Return a number with its noun, in the plural where it is not one."""
+    return f"{number(count)} {noun}" + ("" if count == 1 else "s")
+
+
+def value_text(value: Any) -> str:
+    """Return a setting's value as people write it."""
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else readable(str(value))
 
 
 def readable(path: str) -> str:

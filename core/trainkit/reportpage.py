@@ -9,7 +9,7 @@ from typing import Any
 
 from .chart import Points, chart
 from .errors import printable
-from .report import Facts, duration, number, readable, result_table, stage_table
+from .report import Facts, duration, number, readable, result_table, stage_table, value_text
 
 MAX_CHARTS = 12
 
@@ -42,7 +42,9 @@ th, td { text-align: left; padding: 7px 14px; border-bottom: 1px solid var(--rul
 tr:last-child td { border-bottom: 0; }
 th { font-size: 13px; color: var(--soft); font-weight: 600; white-space: nowrap; }
 td { overflow-wrap: anywhere; } .numbers td:not(:first-child), .numbers th:not(:first-child) { text-align: right; }
-.numbers td:nth-child(2) { font-weight: 600; } tr.best { background: var(--mark); }
+.line.dashed { stroke-dasharray: 5 4; }
+.key.dashed { background: repeating-linear-gradient(90deg, var(--c) 0 4px, transparent 4px 7px); }
+tr.best { background: var(--mark); }
 .note { padding: 10px 14px; margin-bottom: 8px; border-left: 4px solid var(--c4); }
 @media print { .tile, figure, .scroll { break-inside: avoid; } }
 """
@@ -112,8 +114,8 @@ def _notes(facts: Facts) -> str:
 
 def _results(facts: Facts) -> str:
     head, body = result_table(facts.results)
-    monitor = str(facts.summary.get("monitor", ""))
-    baselines = len(head) > 2
+    monitor = str(facts.summary.get("monitor", "")).partition("/")[2]
+    baselines = len(facts.results) > 1
     note = '<p class="soft">The best checkpoint on every split, beside predictors that have learned nothing.</p>'
     return (note if baselines else "") + _table(head, body, "numbers", best=monitor) if body else ""
 
@@ -121,7 +123,7 @@ def _results(facts: Facts) -> str:
 def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
     charts = []
     for title, series in chart_series(rows):
-        drawing = chart(series)
+        drawing = chart(series, may_be_log=title != "learning rate") if max(map(len, series.values())) > 1 else ""
         if drawing:
             charts.append(f"<figure><h3>{text(title)}</h3>{drawing}</figure>")
     return f'<div class="charts">{"".join(charts[:MAX_CHARTS])}</div>' if charts else ""
@@ -139,10 +141,17 @@ def chart_series(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, dict[str,
                 curves.setdefault(tag, []).append((float(step), float(value)))
     charts: dict[str, dict[str, Points]] = {}
     for tag in sorted(curves, key=_chart_order):
-        split, _, name = tag.partition("/")
-        title = name.partition("/")[0] if name.startswith(("learning_rate", "weight/")) else name
-        charts.setdefault(title if split != "curriculum" else tag, {})[tag] = curves[tag]
+        charts.setdefault(_chart_of(tag), {})[tag] = curves[tag]
     return [(title.replace("_", " "), series) for title, series in charts.items()]
+
+
+def _chart_of(tag: str) -> str:
+    """Return the title of the chart a curve belongs to: a metric and its parts share one."""
+    split, _, name = tag.partition("/")
+    base = name.partition("/")[0]
+    if split == "curriculum":
+        return tag
+    return "parts of the loss" if base == "loss" != name else base
 
 
 def _chart_order(tag: str) -> tuple[int, str]:
@@ -164,14 +173,10 @@ def _plan(facts: Facts) -> str:
 
 def _settings(config: Mapping[str, tuple[Any, str, str]]) -> str:
     body = [
-        [key, _value(value), f"{origin}: {reason}" if reason else origin]
+        [key, value_text(value), f"{origin}: {reason}" if reason else origin]
         for key, (value, origin, reason) in config.items()
     ]
     return _table(["setting", "value", "from"], body)
-
-
-def _value(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else readable(str(value))
 
 
 def _components(components: Sequence[Mapping[str, str]]) -> str:
@@ -187,7 +192,7 @@ def _environment(known: Mapping[str, Any]) -> str:
         if isinstance(value, Mapping):
             value = ", ".join(f"{name} {content}" for name, content in value.items())
         if value not in (None, "", []):
-            body.append([key, _value(value)])
+            body.append([key, value_text(value)])
     return _table(["", ""], body)
 
 

@@ -28,7 +28,7 @@ def facts(text: str = "embedded sample") -> Facts:
             "monitor": "val/loss", "best": 0.5, "best_step": 180, "stop_reason": text,
         },
         results={
-            "model": {"train/loss": 0.3, "val/loss": 0.5, "test/loss": 0.6, "test/f1": 0.71234, text: 1.0},
+            "model": {"train/loss": 0.3, "val/loss": 0.5, "test/loss": 0.6, "test/f1": 0.71234, f"test/{text}": 1.0},
             "majority": {"test/f1": 0.1},
             text: {"test/f1": math.nan},
         },
@@ -45,7 +45,7 @@ def facts(text: str = "embedded sample") -> Facts:
             "data": {"source": text, "fingerprint": text, "samples": {"train": 35, "val": 5}, "warnings": [text]},
         },
         rows=[
-            {"step": step, "train/loss": 1 / step, "val/loss": 2 / step, "val/f1": step / 9, f"val/{text}": 1.0}
+            {"step": step, "train/loss": 1 / step, "val/loss": 2 / step, "val/f1": step / 9, f"val/f1/{text}": 1.0}
             for step in range(1, 9)
         ],
         components=[{"kind": "task", "name": text, "distribution": text, "version": "0.1.0"}],
@@ -127,8 +127,8 @@ class TestCard:
     def test_it_tells_what_with_what_and_how_well(self) -> None:
         card = model_card(facts())
         for word in (
-            "| test/f1 | 0.7123 |",
-            "| majority |",
+            "| f1 |  |  | 0.7123 |",
+            "| majority test |",
             "35 train, 5 val",
             "--resume",
             "trainkit evaluate",
@@ -151,11 +151,14 @@ class TestCard:
 
 
 class TestTables:
-    def test_the_model_comes_first_and_the_test_split_on_top(self) -> None:
-        head, body = result_table(facts().results)
-        assert head[:2] == ["", "model"]
-        assert [row[0] for row in body[:3]] == ["test/loss", "test/f1", "val/loss"]
-        assert body[1][1:3] == ["0.7123", "nan"]
+    def test_the_model_comes_first_with_every_split(self) -> None:
+        head, body = result_table(facts("x").results)
+        assert head == ["", "train", "val", "test", "majority test", "x test"]
+        assert body == [
+            ["loss", "0.3", "0.5", "0.6", "", ""],
+            ["f1", "", "", "0.7123", "0.1", "nan"],
+            ["x", "", "", "1", "", ""],
+        ]
 
     def test_stages_say_what_differs(self) -> None:
         _, body = stage_table(facts().stages())
@@ -215,12 +218,18 @@ class TestCharts:
     def test_axis_numbers(self, value: float, shown: str) -> None:
         assert short(value) == shown
 
-    def test_loss_comes_first_with_training_and_validation_together(self) -> None:
-        row = {"step": 1, "val/loss": 1, "train/grad_norm": 1, "train/loss": 1, "train/learning_rate": 1, "val/f1": 1}
-        row |= {"final/test/loss": 1, "time/eta": 1}
-        charts = chart_series([row, {"step": math.nan, "val/x": 1}, {"val/y": 1}])
-        assert [title for title, _ in charts] == ["loss", "f1", "learning rate", "grad norm"]
-        assert list(charts[0][1]) == ["train/loss", "val/loss"]
+    def test_loss_comes_first_and_metrics_share_a_chart_with_their_parts(self) -> None:
+        tags = "val/f1/recall val/loss train/grad_norm train/loss/a train/loss train/learning_rate val/f1 val/f1/exact"
+        row = {"step": 1, "final/test/loss": 1, "time/eta": 1} | dict.fromkeys(tags.split(), 1)
+        charts = dict(chart_series([row, {"step": math.nan, "val/x": 1}, {"val/y": 1}]))
+        assert list(charts) == ["loss", "f1", "learning rate", "grad norm", "parts of the loss"]
+        assert list(charts["loss"]) == ["train/loss", "val/loss"]
+        assert list(charts["f1"]) == ["val/f1", "val/f1/exact", "val/f1/recall"]
+
+    def test_many_series_differ_in_colour_or_dashes(self) -> None:
+        drawing = chart({f"s{i}": [(0, i), (1, i)] for i in range(9)})
+        looks = re.findall(r'class="line ([^"]+)"', drawing)
+        assert len(set(looks)) == 9
 
 
 class TestWholeRun:
