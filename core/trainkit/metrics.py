@@ -25,7 +25,7 @@ class SumMetric:
     def add(self, **amounts: Tensor | float) -> None:
         """Add to the named sums; tensors stay on their device, so nothing waits for it."""
         for name, amount in amounts.items():
-            amount = torch.as_tensor(amount).detach().to(torch.float64)
+            amount = torch.as_tensor(amount, dtype=torch.float64).detach()
             self.sums[name] = self.sums[name] + amount if name in self.sums else amount
 
     def total(self, name: str) -> float:

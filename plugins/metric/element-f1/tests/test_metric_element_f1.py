@@ -55,6 +55,10 @@ def test_counts_by_hand():
     assert results["recall"] == pytest.approx(3 / 6)
 
 
+def test_macro_figures_keep_the_precision_of_a_float():
+    assert computed([["a"], ["a", "b"]], [["a", "b"], ["a"]])["key-macro"] == 2 / 3
+
+
 def test_levels_are_counted_apart_and_the_chosen_one_comes_first():
     predicted = {"base": ["button", "grid"], "key": ["button@1", "grid@0"], "path": ["/grid@0", "/grid@0/button@1"]}
     target = {"base": ["button", "grid"], "key": ["button@2", "grid@0"], "path": ["/grid@0", "/grid@0/button@2"]}

@@ -148,7 +148,8 @@ def test_baselines_answer_every_name_that_predict_gives(small):
 
 def test_usual_elements_are_those_that_more_than_half_have():
     assert usual([["a", "b", "b"], ["a", "b"], ["a", "c", "b", "b"]]) == ["a", "b", "b"]
-    assert usual([["a"], ["b"]]) == []
+    assert usual([["b"], ["a"], ["c", "b"], ["d"]]) == ["b"], "nothing is had by more than half: the most common one"
+    assert usual([[], []]) == []
 
 
 def test_state_survives_json(fitted):

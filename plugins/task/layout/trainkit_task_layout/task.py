@@ -225,6 +225,12 @@ class LayoutTask:
 
 
 def usual(found: Sequence[Sequence[str]]) -> list[str]:
-    """Return the multiset that most samples agree on: the k-th copy of an element that more than half of them have."""
+    """Return the multiset that most samples agree on: the k-th copy of an element that more than half of them have.
+
+    Where they agree on nothing, the element that most of them have stands alone: a baseline that predicts nothing is no
+    majority.
+    """
     copies = Counter((item, copy) for each in found for item, count in Counter(each).items() for copy in range(count))
-    return sorted(item for (item, _), samples in copies.items() if 2 * samples > len(found))
+    agreed = sorted(item for (item, _), samples in copies.items() if 2 * samples > len(found))
+    most_common = min(copies, key=lambda item: (-copies[item], item), default=None)
+    return agreed or ([most_common[0]] if most_common else [])
