@@ -56,10 +56,9 @@ def group(debug: bool) -> None:
     \b
     trainkit run                              train on the embedded sample
     trainkit run --data ./pages --epochs 20   train on your own data
-    trainkit plan                             see stages, steps and cost before anything is spent
+    trainkit plan                             stages, steps and cost of a run
     trainkit plugins                          see what parts there are
 
-    \b
     'trainkit COMMAND --help' explains a command. Exit codes: 0 done, 1 the run failed, 2 wrong request,
     3 a fault of trainkit, 4 plugin, 5 data, 6 checkpoint, 7 disk or memory, 75 stopped with its state saved.
     """

@@ -32,9 +32,9 @@ def command(
     """Show what a run would do, what it would cost, and why.
 
     \b
-    trainkit plan                                 stages, steps, learning rate, parameters, time, memory
-    trainkit plan --strategy phase2 --epochs 30   takes what 'trainkit run' takes
-    trainkit plan --why optimizer.lr              where a setting comes from
+    trainkit plan                               stages, steps, rates, time, memory
+    trainkit plan --strategy phase2 --epochs 9  takes what 'trainkit run' takes
+    trainkit plan --why optimizer.lr            where a setting comes from
     """
     from trainkit.api import Request, cost_of, plan_document
     from trainkit.draft import make_draft

@@ -27,7 +27,12 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 def command(ctx: click.Context, kind: str | None, as_json: bool) -> None:
     """List what is installed, what is broken, what could be installed.
 
-    It reads package metadata and imports no plugin. 'broken': the plugin failed when it was last used or checked.
+    \b
+    trainkit plugins --kind loss             what there is of one kind
+    trainkit plugins show optimizer/adamw    the options of a component
+
+    The listing reads package metadata and imports no plugin. 'broken': the plugin failed when it was last used or
+    checked.
     """
     if ctx.invoked_subcommand is not None:
         return

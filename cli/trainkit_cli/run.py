@@ -32,11 +32,11 @@ def command(
     """Train a model from named parts.
 
     \b
-    trainkit run                                  the embedded sample, strategy chosen by the number of samples
-    trainkit run --data ./pages --epochs 20       your own data
+    trainkit run                              the embedded sample, all by default
+    trainkit run --data ./pages --epochs 20   your own data
     trainkit run --strategy phase2 --loss multitask
     trainkit run --set optimizer.lr=3e-4 --set checkpoint.every_steps=100
-    trainkit run --resume runs/layout-...         go on where the run was stopped or killed
+    trainkit run --resume runs/layout-...     go on where it was stopped or killed
 
     'trainkit plan' with the same arguments shows what a run would do, and why. Settings come from the config file, then
     from TRAINKIT_* variables, then from flags; the last one wins.

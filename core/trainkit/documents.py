@@ -7,6 +7,7 @@ from typing import Any
 from .config import Config, Layer
 from .draft import Draft
 from .errors import CheckpointError, printable
+from .kinds import ONE_KINDS
 from .plan import Plan
 from .report import environment
 from .request import Request
@@ -39,6 +40,8 @@ def read_documents(directory: RunDirectory) -> tuple[Config, Plan]:
     name = "resolved.json"
     try:
         config = Config.from_document(resolved)
+        if missing := [f"{kind}.use" for kind in ONE_KINDS if not config.history.get(f"{kind}.use")]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
         name = "plan.json"
         return config, Plan.model_validate(planned["plan"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
