@@ -25,6 +25,14 @@ for group in entry_points().groups:
     for point in entry_points(group=group):
         point.dist.name
 """
+# The first torch.optim optimizer of a process imports torch._dynamo: no run by hand is without it.
+ONE_STEP = """
+import torch
+model = torch.nn.Linear(2, 2)
+optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+model(torch.ones(1, 2)).sum().backward()
+optimizer.step()
+"""
 FIRST_STEP = """
 import os
 from trainkit import hookimpl
@@ -126,6 +134,7 @@ def bench_first_step(rounds: int) -> dict[str, list[float]]:
         environment = {**os.environ, "TRAINKIT_HOME": f"{folder}/home"}
         commands = {
             "python -c 'import torch'": [python, "-c", "import torch"],
+            "import torch, one step of AdamW": [python, "-c", ONE_STEP],
             "trainkit run, to its first step": [*run, "--callback", "no:tensorboard"],
             "the same with TensorBoard": run,
         }
