@@ -2,7 +2,7 @@
 #
 #   make run      train on the embedded sample        make lint     style, types and import rules
 #   make test     check everything                    make bench    measure, beside what is compared
-#   make install  prepare .venv only                  make docs     execute the code blocks of README and docs
+#   make install  prepare .venv only                  make docs     build the site, execute its code blocks
 #   make clean    remove what was built               make help     print these lines
 #
 # PYTHON=python3.12      another interpreter for .venv
@@ -20,6 +20,7 @@ BIN := $(VENV)/bin
 # The marks of what is done. They lie in .venv, so that removing it is enough to start again.
 CREATED := $(VENV)/.created
 INSTALLED := $(VENV)/.installed
+DOCUMENTED := $(VENV)/.documented
 PLUGINS := $(patsubst %/pyproject.toml,%,$(sort $(wildcard plugins/*/*/pyproject.toml)))
 PROJECTS := core/pyproject.toml cli/pyproject.toml $(PLUGINS:=/pyproject.toml) pyproject.toml
 # A plugin that went away leaves no newer file behind: compare with the folders of the last installation.
@@ -77,7 +78,14 @@ test: lint
 	@echo "make: tests (pytest)"
 	@$(PYTEST) $(TEST_ARGS)
 
-docs: install
+$(DOCUMENTED): $(INSTALLED)
+	@$(PIP) install --constraint constraints.txt --no-build-isolation --editable '.[docs]'
+	@touch $@
+
+docs: install $(DOCUMENTED)
+	@echo "make: building the site (mkdocs)"
+	@$(BIN)/python docs/generate.py check
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "make: executing the code blocks of README and docs"
 	@$(PYTEST) -m docs $(TEST_ARGS)
 
