@@ -32,14 +32,16 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
         PluginError: a component that raises when it is created, or misspells an event.
     """
     settings, task = draft.settings, draft.task
-    seed_torch(settings.seed, Purpose.MODEL)
+    model = draft.fresh_model()
+    # What follows draws from a stream of its own, whether the model was built just now or before.
+    seed_torch(settings.seed, Purpose.MODEL, 1)
     loss = draft.parts["loss"].build()
     metrics = [BoundMetric(n, m, bind_metric(m)) for n, m in ((n, p.build()) for n, p in draft.lists["metric"].items())]
     augmenters = {name: part.build() for name, part in draft.lists["augmenter"].items()}
     check_fit(draft, loss, metrics, augmenters)
     adapter = draft.parts["adapter"].build()
     with asked(f"adapter {draft.config['adapter.use']}", "adapt the model"):
-        model: nn.Module = adapter(task.build_model()).to(draft.engine.device)
+        model = adapter(model).to(draft.engine.device)
     loss.to(draft.engine.device)
     _apply_model_settings(model, settings)
     learnable = {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -18,10 +18,13 @@ from .conformity import asked, check_conformity
 from .errors import DataError, UsageError
 from .kinds import LIST_KINDS, ONE_KINDS
 from .plan import ParameterGroup, Plan, Situation
+from .randomness import Purpose, seed_torch
 from .settings import RunSettings, check_settings
 from .stages import PlannedStage, plan_stages, with_overrides
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from .component import Component
     from .contracts import Splits, Task
     from .registry import Registry
@@ -56,6 +59,12 @@ class Draft:
     parts: dict[str, Part]
     lists: dict[str, dict[str, Part]]
     registry: Registry
+    spare_model: nn.Module | None = None
+
+    def fresh_model(self) -> nn.Module:
+        """Return a model with the weights of the seed: the one that was built for counting, or a new one."""
+        model, self.spare_model = self.spare_model, None
+        return model if model is not None else _build_model(self.task, self.settings)
 
     @property
     def total_steps(self) -> int:
@@ -84,7 +93,9 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
     settings = check_settings(config)
     engine = engines.start(settings.device, settings.precision, settings.deterministic, settings.threads)
     splits = _read(task, settings)
-    situation = _situation(task, splits, engine)
+    first_model = _build_model(task, settings)
+    model: nn.Module | None = first_model
+    situation = _situation(task, splits, engine, first_model)
     choice = _chosen_strategy(loader, config, situation)
     config.history["strategy.use"].append(choice)
     strategy = loader.part("strategy", config).build()
@@ -95,8 +106,8 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
     settings = check_settings(config)
     if loader.part("task", config).options != task_part.options:
         task = loader.part("task", config).build()
-        splits = _read(task, settings)
-    return _draft(config, settings, loader, engine, task, splits, situation, plan)
+        splits, model = _read(task, settings), None
+    return _draft(config, settings, loader, engine, task, splits, situation, plan, model)
 
 
 def restore_draft(config: Config, plan: Plan, registry: Registry, live: Mapping[str, Any] | None = None) -> Draft:
@@ -106,7 +117,9 @@ def restore_draft(config: Config, plan: Plan, registry: Registry, live: Mapping[
     engine = engines.start(settings.device, settings.precision, settings.deterministic, settings.threads)
     task: Task = loader.part("task", config).build()
     splits = _read(task, settings)
-    return _draft(config, settings, loader, engine, task, splits, _situation(task, splits, engine), plan)
+    model = _build_model(task, settings)
+    situation = _situation(task, splits, engine, model)
+    return _draft(config, settings, loader, engine, task, splits, situation, plan, model)
 
 
 def _draft(
@@ -118,12 +131,13 @@ def _draft(
     splits: Splits,
     situation: Situation,
     plan: Plan,
+    model: nn.Module | None,
 ) -> Draft:
     config.check_lists()
     parts = {kind: loader.part(kind, config) for kind in ONE_KINDS}
     lists = {kind: loader.listed(kind, config) for kind in LIST_KINDS}
     stages = plan_stages(with_overrides(plan, config).stages, settings, splits.train)
-    return Draft(config, settings, engine, task, splits, situation, plan, stages, parts, lists, loader.registry)
+    return Draft(config, settings, engine, task, splits, situation, plan, stages, parts, lists, loader.registry, model)
 
 
 @dataclass(frozen=True)
@@ -169,7 +183,13 @@ def _read(task: Task, settings: RunSettings) -> Splits:
     return splits
 
 
-def _situation(task: Task, splits: Splits, engine: engines.Engine) -> Situation:
+def _build_model(task: Task, settings: RunSettings) -> nn.Module:
+    seed_torch(settings.seed, Purpose.MODEL)
+    with asked("the task", "build its model"):
+        return task.build_model()
+
+
+def _situation(task: Task, splits: Splits, engine: engines.Engine, model: nn.Module) -> Situation:
     return Situation(
         train_samples=len(splits.train),
         val_samples=len(splits.val) if splits.val is not None else 0,
@@ -178,16 +198,13 @@ def _situation(task: Task, splits: Splits, engine: engines.Engine) -> Situation:
         devices=torch.cuda.device_count() if engine.is_cuda else 1,
         cores=os.cpu_count() or 1,
         memory_bytes=engines.memory_bytes(engine.device),
-        parameter_groups=_parameter_groups(task),
+        parameter_groups=_parameter_groups(model),
         has_difficulty=getattr(splits.train, "difficulty", None) is not None,
         has_quality=getattr(splits.train, "quality", None) is not None,
     )
 
 
-def _parameter_groups(task: Task) -> tuple[ParameterGroup, ...]:
-    # On the meta device a model has shapes but no weights: counting costs no memory.
-    with asked("the task", "build its model"), torch.device("meta"):
-        model = task.build_model()
+def _parameter_groups(model: nn.Module) -> tuple[ParameterGroup, ...]:
     counts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         part = name.partition(".")[0]

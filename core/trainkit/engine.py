@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from .errors import ResourceError, UsageError
+from .startup import spare_compiler
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -80,11 +81,14 @@ def choose_precision(name: str, device: torch.device) -> Precision:
 
 def start(device: str, precision: str, deterministic: bool, threads: int | None) -> Engine:
     """Prepare the process for a run and return its engine."""
+    spare_compiler()
     if threads is not None:
         torch.set_num_threads(threads)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
+    if deterministic != torch.are_deterministic_algorithms_enabled():
+        # Asked only where it changes something: the call imports PyTorch's compiler, half as long as importing PyTorch.
+        torch.use_deterministic_algorithms(deterministic)
     chosen = choose_device(device)
     return Engine(chosen, choose_precision(precision, chosen))
 

@@ -63,3 +63,7 @@ class AdamW(torch.optim.AdamW):
         super().__init__(
             items, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused, foreach=None if fused else True
         )
+
+    # PyTorch's own step is wrapped for compiled and differentiable optimizers, and the wrapper imports the compiler at
+    # the first step. The plain function below it does the work.
+    step = torch.no_grad()(getattr(torch.optim.AdamW.step, "__wrapped__", torch.optim.AdamW.step))
