@@ -38,6 +38,7 @@ from .filesystem import (
     size_text,
 )
 from .statetree import flatten
+from .together import together
 
 __all__ = ["Checkpoint", "Checkpoints", "Snapshot", "retained"]
 
@@ -90,14 +91,16 @@ class Checkpoint:
         Raises:
             CheckpointError: a file is missing, irregular or changed; the message names it.
         """
-        for name, (size, digest) in self.files.items():
-            path = self.path / name
-            found_size, found_digest = _hash_of(path, size)
-            if (found_size, found_digest) != (size, digest):
-                why = "its content is not what was written"
-                if found_size != size:
-                    why = f"it has {found_size:,} bytes, not {size:,}"
-                raise CheckpointError("a checkpoint's file is damaged", where=str(path), why=why)
+        together(self._verify_file, sorted(self.files, key=lambda name: -self.files[name][0]))
+
+    def _verify_file(self, name: str) -> None:
+        path, expected = self.path / name, self.files[name]
+        size, digest = _hash_of(path, expected[0])
+        if (size, digest) != expected:
+            why = "its content is not what was written"
+            if size != expected[0]:
+                why = f"it has {size:,} bytes, not {expected[0]:,}"
+            raise CheckpointError("a checkpoint's file is damaged", where=str(path), why=why)
 
     def _member(self, file: str) -> Path:
         if file not in self.files:

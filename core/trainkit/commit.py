@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from . import manifest, strict_json, tensorfile
-from .copying import copy_tensors
 from .errors import RunFailed, printable
 from .filesystem import TEMPORARY, FileSystem, discard, write_file
+from .together import copy_tensors
 
 WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors")
 MAX_DOCUMENT_BYTES = 256 * 2**20

@@ -11,11 +11,11 @@ import pytest
 import torch
 import xxhash
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from trainkit import tensorfile
-from trainkit.copying import copy_tensors
 from trainkit.errors import CheckpointError, RunFailed
+from trainkit.together import copy_tensors
 
 
 def filled(dtype: torch.dtype, *shape: int) -> Tensor:
@@ -199,3 +199,24 @@ def test_copies_leave_gradients_and_versions_alone() -> None:
     assert parameter.requires_grad
     assert parameter.grad_fn is None
     assert parameter.eq(1).all()
+
+
+def test_together_keeps_the_order_and_raises_what_was_raised() -> None:
+    assert together(lambda x: x * x, list(range(50)), threads=3) == [x * x for x in range(50)]
+    assert together(str, []) == []
+
+    def fail(x: int) -> int:
+        if x == 7:
+            raise ValueError("seven")
+        return x
+
+    with pytest.raises(ValueError, match="seven"):
+        together(fail, list(range(20)), threads=3)
+
+
+def test_files_of_the_library_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.safetensors"
+    tensors = {"odd": filled(torch.uint8, 3), "b": filled(torch.float64, 2, 2), "none": torch.empty(0, 3)}
+    save_file(tensors, path, metadata={"format": "pt", "more": "text"})
+    found = tensorfile.read(path)
+    assert all(same(found[name], tensor) for name, tensor in tensors.items())
