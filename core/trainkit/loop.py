@@ -41,7 +41,7 @@ def train(run: Run) -> None:
     for hear in run.events.on_run_start:
         hear(run)
     try:
-        while run.moment.stage < len(run.stages) and not run.halted:
+        while run.moment.stage < len(run.stages) and (must_close(run) or not run.halted):
             train_stage(run, run.stages[run.moment.stage])
     except Interrupted:
         # The step is done, its evaluation is not: the checkpoint says so, and the resumed run begins with it.
@@ -60,7 +60,7 @@ def train_stage(run: Run, planned: PlannedStage) -> None:
         for hear in run.events.on_stage_start:
             hear(run, planned.stage)
         run.moment.stage_started = True
-    while not stage_is_over(run, planned) and not run.halted:
+    while must_close(run) or not (stage_is_over(run, planned) or run.halted):
         train_epoch(run, planned)
     if stage_is_over(run, planned) and run.signal is None:
         leave_stage(run, planned)
@@ -81,6 +81,11 @@ def enter_stage(run: Run, planned: PlannedStage) -> None:
         run.scheduler = run.make_scheduler(steps)
     else:
         run.scheduler.base_lrs = list(rates)
+
+
+def must_close(run: Run) -> bool:
+    """Return whether an epoch has begun: only a signal leaves it open, and then the resumed run closes it."""
+    return run.moment.epoch_started and run.signal is None
 
 
 def stage_is_over(run: Run, planned: PlannedStage) -> bool:
