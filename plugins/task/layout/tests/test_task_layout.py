@@ -132,6 +132,18 @@ def test_every_parameter_gets_a_gradient(small):
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
+def test_recomputed_layers_give_the_same_gradient(small):
+    task, splits, model = small
+    batch = task.collate(splits.train.__getitems__(list(range(4))))
+    gradients = []
+    for _ in range(2):
+        model.zero_grad()
+        F.cross_entropy(model(**batch)["logits"].flatten(0, 1), batch["labels"].flatten()).backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+        model.gradient_checkpointing_enable()
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
 def test_baselines_answer_every_name_that_predict_gives(small):
     task, splits, _ = small
     batch = task.collate(splits.test.__getitems__([0, 1]))

@@ -208,6 +208,21 @@ class LayoutModel(nn.Module):
         self.head = nn.Linear(width, words + 1)
         self.pointer_query, self.pointer_key = nn.Linear(width, width), nn.Linear(width, width)
         self.absent = nn.Parameter(torch.tensor(ABSENT_LOGIT))
+        self.recompute = False
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute each layer in the backward pass: less memory, the same gradient."""
+        self.recompute = True
+
+    def _through(self, layer: nn.Module, *inputs: object) -> Tensor:
+        if not (self.recompute and torch.is_grad_enabled()):
+            out: Tensor = layer(*inputs)
+            return out
+        # Imported where it is asked for: it brings PyTorch's compiler along.
+        from torch.utils.checkpoint import checkpoint
+
+        out = checkpoint(layer, *inputs, use_reentrant=False)
+        return out
 
     def forward(
         self,
@@ -234,7 +249,7 @@ class LayoutModel(nn.Module):
         before = F.pad(labels[:, :-1].clamp(min=PAD_ID), (1, 0), value=PAD_ID)
         x = self.drop(self.embed_words(before, memory) + self.get_buffer("places")[: labels.shape[1]])
         for layer in self.decoder:
-            x = layer(x, memory)
+            x = self._through(layer, x, memory)
         return {"logits": self.score(x, memory)}
 
     def encode(
@@ -256,7 +271,7 @@ class LayoutModel(nn.Module):
             mask = F.pad(struct_mask, (cells, 0), value=True)[:, None, None]
         x = self.drop(x)
         for layer in self.encoder:
-            x = layer(x, mask)
+            x = self._through(layer, x, mask)
         x = self.encoder_norm(x)
         return Memory(x, mask, x[:, cells:], struct_mask)
 
