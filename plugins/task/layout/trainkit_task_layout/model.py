@@ -221,8 +221,7 @@ class LayoutModel(nn.Module):
         # Imported where it is asked for: it brings PyTorch's compiler along.
         from torch.utils.checkpoint import checkpoint
 
-        out = checkpoint(layer, *inputs, use_reentrant=False)
-        return out
+        return checkpoint(layer, *inputs, use_reentrant=False)
 
     def forward(
         self,
