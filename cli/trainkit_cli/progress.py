@@ -56,6 +56,8 @@ def opening(run: Run) -> str:
     """Return the line that a run begins with."""
     learning = sum(parameter.numel() for parameter in run.learnable.values())
     place = f" in {run.directory.path}" if run.directory is not None else ""
+    if run.resumed:
+        place += f", resumed at step {run.moment.step}"
     return (
         f"{run.config['task.use']}, {run.splits.source}: {len(run.splits.train)} training samples, "
         f"strategy {run.plan.strategy}, {learning:,} parameters learn, "

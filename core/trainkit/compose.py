@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from .binding import bind_loss, bind_metric, bind_model
+from .config import short_names
 from .conformity import asked
 from .draft import Draft
 from .errors import UsageError
@@ -36,7 +37,8 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
     # What follows draws from a stream of its own, whether the model was built just now or before.
     seed_torch(settings.seed, Purpose.MODEL, 1)
     loss = draft.parts["loss"].build()
-    metrics = [BoundMetric(n, m, bind_metric(m)) for n, m in ((n, p.build()) for n, p in draft.lists["metric"].items())]
+    made = {name: part.build() for name, part in draft.lists["metric"].items()}
+    metrics = [BoundMetric(name, made[full], bind_metric(made[full])) for full, name in short_names(made).items()]
     augmenters = {name: part.build() for name, part in draft.lists["augmenter"].items()}
     check_fit(draft, loss, metrics, augmenters)
     adapter = draft.parts["adapter"].build()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,7 @@ class Config:
         # Names first: the options that come with a name in one layer are that name's own.
         for key in sorted(layer, key=lambda k: not (k.endswith(".use") or k in LIST_KINDS)):
             new = layer[key]
+            key = self._in_full(key)
             kind, _, option = key.partition(".")
             if option == "use" and kind in ONE_KINDS and key in self.history and self[key] != new.value:
                 self._drop_options(kind, layer, new)
@@ -65,6 +66,14 @@ class Config:
                 new = Value(self._combined(kind, new), new.origin, new.reason)
                 self._drop_unlisted(kind, new.value)
             self.history.setdefault(key, []).append(new)
+
+    def _in_full(self, key: str) -> str:
+        """Return the key of a listed component's option, also where it is named without its file or distribution."""
+        kind, _, rest = key.partition(".")
+        name, _, option = rest.rpartition(".")
+        if kind in LIST_KINDS and name and name not in (names := self.listed(kind)):
+            return next((f"{kind}.{full}.{option}" for full in names if short_name(str(full)) == name), key)
+        return key
 
     def _drop_options(self, kind: str, layer: Layer, new: Value) -> None:
         for key in [k for k in self.history if k.startswith(f"{kind}.") and k != f"{kind}.use" and k not in layer]:
@@ -84,6 +93,11 @@ class Config:
         keeps = kind == "callback" or (removed and not added)
         merged = [*below, *added] if keeps else added
         return [name for name in dict.fromkeys(merged) if name not in removed]
+
+    def choose(self, kind: str, choice: Value) -> None:
+        """Put in force what a choice that was left open came to; the options given for it stay."""
+        if self.history[f"{kind}.use"][-1] != choice:
+            self.history[f"{kind}.use"].append(choice)
 
     def __getitem__(self, key: str) -> Any:
         return self.history[key][-1].value
@@ -166,6 +180,19 @@ def merged(layers: Sequence[Layer]) -> Config:
     for layer in layers:
         config.add(layer)
     return config
+
+
+def short_name(reference: str) -> str:
+    """Return a component's name without its distribution, or that of an object without its file."""
+    return reference.rpartition(":")[2].partition("@")[0]
+
+
+def short_names(references: Iterable[str]) -> dict[str, str]:
+    """Return references with their short names, those that two would share left in full."""
+    short = {reference: short_name(reference) for reference in references}
+    return {
+        reference: name if list(short.values()).count(name) == 1 else reference for reference, name in short.items()
+    }
 
 
 def default_layer() -> Layer:

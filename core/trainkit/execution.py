@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .blame import explained
 from .checkpoint import Checkpoint, Checkpoints
 from .compose import compose
+from .config import short_name
 from .documents import read_documents, write_documents
 from .draft import make_draft, restore_draft
 from .errors import CheckpointError, ExitCode, TrainkitError
@@ -56,17 +57,12 @@ def start(request: Request) -> RunResult:
     # A request that is refused leaves no directory behind, so everything that can be refused is built before.
     built = compose(draft, None, request.listeners)
     out = Path(draft.settings.out) if draft.settings.out else None
-    name = draft.settings.name or _short(draft.config["task.use"])
+    name = draft.settings.name or short_name(draft.config["task.use"])
     with contextlib.closing(RunDirectory.create(out, name)) as directory:
         built.directory = directory
         write_documents(directory, draft, request)
         with _recorded(built, directory, offset=0):
             return _carry_out(built, directory)
-
-
-def _short(reference: str) -> str:
-    """Return a component's name without its distribution, or that of an object without its file."""
-    return reference.rpartition(":")[2].partition("@")[0]
 
 
 def resume(path: str | Path, request: Request | None = None) -> RunResult:
@@ -113,9 +109,9 @@ def _recorded(built: Run, directory: RunDirectory, offset: int | None, report: R
         if offset is None:
             if checkpoint is None:
                 _refuse_damaged(directory)
+                report("no checkpoint yet: the run begins anew")
             built.resumed = True
             _restore(built, checkpoint)
-            report(f"resumed from {checkpoint.path.name}" if checkpoint else "no checkpoint yet: the run begins anew")
         yield
     finally:
         built.metrics_file.close()

@@ -80,7 +80,7 @@ def test_json_is_one_strict_object_and_alone_on_standard_output(cli, tmp_path):
     assert document["status"] == "done"
     assert document["steps"] == 4
     assert Path(document["directory"]) == only_run()
-    assert document["results"]["model"]["test/./mine.py:Vague"] == "nan"
+    assert document["results"]["model"]["test/Vague"] == "nan"
     assert done.err.count("from a component") == 4
 
 
@@ -138,6 +138,25 @@ def test_set_gives_options_to_the_component_that_a_flag_names(cli):
     rates = [row["train/learning_rate"] for row in rows(only_run() / "metrics.jsonl") if "train/learning_rate" in row]
     assert max(rates) <= 0.0625
     assert max(rates) > 0.01
+
+
+def test_an_object_of_a_file_goes_by_its_own_name(cli):
+    Path("mine.py").write_text(
+        "from trainkit import hookimpl\n"
+        "class Stop:\n"
+        "    def __init__(self, at: int = 1):\n"
+        "        self.at = at\n"
+        "    @hookimpl\n"
+        "    def on_step(self, run):\n"
+        "        if run.moment.step == self.at:\n"
+        "            run.stop('enough')\n"
+    )
+    done = cli("run", *TINY, "--callback", "./mine.py:Stop", "--set", "callback.Stop.at=3", "--json")
+    assert done.code == 0, done.err
+    assert (json.loads(done.out)["steps"], json.loads(done.out)["stop_reason"]) == (3, "enough")
+    why = cli("plan", *TINY, "--callback", "./mine.py:Stop", "--set", "callback.Stop.at=x", "--no-cost")
+    assert why.code == 2
+    assert "where: --set callback.Stop.at" in why.err
 
 
 def test_options_of_a_callback_that_is_not_in_the_list_are_refused(cli):
