@@ -97,12 +97,12 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
     model: nn.Module | None = first_model
     situation = _situation(task, splits, engine, first_model)
     choice = _chosen_strategy(loader, config, situation)
-    config.history["strategy.use"].append(choice)
+    config.choose("strategy", choice)
     strategy = loader.part("strategy", config).build()
     with asked(f"strategy {choice.value}", "plan"):
         plan: Plan = strategy.plan(situation)
     config = merged([*below, _layer_of_plan(plan, f"strategy {choice.value}"), *user])
-    config.history["strategy.use"].append(choice)
+    config.choose("strategy", choice)
     settings = check_settings(config)
     if loader.part("task", config).options != task_part.options:
         task = loader.part("task", config).build()
