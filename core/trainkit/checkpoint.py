@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import errno
 import mmap
-import os
 import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,8 @@ from .filesystem import (
     TEMPORARY,
     FileSystem,
     disk_error,
-    open_regular,
+    map_file,
     read_file,
-    reason,
     remove_tree,
     replace_file,
     size_text,
@@ -43,6 +42,7 @@ from .together import together
 __all__ = ["Checkpoint", "Checkpoints", "Snapshot", "retained"]
 
 BEST = "best.json"
+WRITERS = 2
 _FOLDER = re.compile(r"checkpoint-(0|[1-9][0-9]{0,17})")
 Report = Callable[[str], None]
 
@@ -62,17 +62,18 @@ class Checkpoint:
         if path.name != f"checkpoint-{found.step}":
             raise CheckpointError("a checkpoint cannot be used", where=str(path), why=f"it is of step {found.step}")
         self.path, self.step, self.files, self.facts = path, found.step, found.files, found.facts
+        self._verified: dict[str, mmap.mmap] = {}
 
     def __repr__(self) -> str:
         return f"Checkpoint({str(self.path)!r})"
 
     def tensors(self, file: str) -> dict[str, Tensor]:
         """Return all tensors of a file, by name."""
-        return tensorfile.read(self._member(file))
+        return tensorfile.read(self._member(file), self._verified.pop(file, None))
 
     def load_into(self, file: str, targets: Mapping[str, Tensor]) -> None:
         """Copy the tensors of a file into existing ones; every name, shape and element type must agree."""
-        tensorfile.load_into(self._member(file), targets)
+        tensorfile.load_into(self._member(file), targets, self._verified.pop(file, None))
 
     def document(self, file: str) -> Any:
         """Return the value of a JSON file."""
@@ -94,13 +95,19 @@ class Checkpoint:
         together(self._verify_file, sorted(self.files, key=lambda name: -self.files[name][0]))
 
     def _verify_file(self, name: str) -> None:
-        path, expected = self.path / name, self.files[name]
-        size, digest = _hash_of(path, expected[0])
-        if (size, digest) != expected:
+        path, (size, digest) = self.path / name, self.files[name]
+        content = map_file(path)
+        found = len(content) if content is not None else 0
+        if found != size:
+            why = f"it has {found:,} bytes, not {size:,}"
+        elif xxhash.xxh3_128_hexdigest(content or b"") != digest:
             why = "its content is not what was written"
-            if size != expected[0]:
-                why = f"it has {size:,} bytes, not {expected[0]:,}"
-            raise CheckpointError("a checkpoint's file is damaged", where=str(path), why=why)
+        else:
+            # What was hashed is what gets loaded, and its pages are mapped already.
+            if content is not None and name.endswith(".safetensors"):
+                self._verified[name] = content
+            return
+        raise CheckpointError("a checkpoint's file is damaged", where=str(path), why=why)
 
     def _member(self, file: str) -> Path:
         if file not in self.files:
@@ -140,8 +147,9 @@ class Checkpoints:
 
         Args:
             snapshot: what to write. Once this returns, its tensors may change.
-            background: copy the tensors into buffers that are kept for the next time, and write from a thread. A save
-                that is still being written is waited for first, and its failure raised here.
+            background: copy the tensors into buffers that are kept for the next time, and write from a thread. If not,
+                the checkpoint is durable on return; only what it makes superfluous is removed from a thread. A save
+                that is still under way is waited for first, and its failure raised here.
 
         Raises:
             RunFailed: a weight is not finite, or something cannot be stored; from a thread, `finished` raises it.
@@ -151,13 +159,13 @@ class Checkpoints:
         self.close()
         documents = rendered(snapshot.documents)
         self._prepare(snapshot, documents)
-        self._writing = True
-        if not background:
-            self._commit(snapshot, documents)
-            return
-        held = replace(snapshot, tensors=self._buffers.hold(snapshot.tensors))
-        self._writer = threading.Thread(target=self._commit_aside, args=(held, documents), name="checkpoint-writer")
-        self._writer.start()
+        if background:
+            held = replace(snapshot, tensors=self._buffers.hold(snapshot.tensors))
+            # One thread only: training needs the cores.
+            self._start(partial(self._write, held, documents, 1))
+        else:
+            self._write(snapshot, documents, WRITERS)
+            self._start(_do_nothing)
 
     def finished(self) -> list[Checkpoint]:
         """Return the checkpoints that became durable since the last question; raise what the writer met."""
@@ -187,7 +195,7 @@ class Checkpoints:
                 raise outcome
 
     def mark_best(self, step: int, value: float | None) -> None:
-        """Name the best checkpoint, durably.
+        """Name the best checkpoint, durably: on return, or with the save under way.
 
         Args:
             step: its step. If there is no checkpoint of it yet, it is named as soon as there is.
@@ -260,25 +268,16 @@ class Checkpoints:
         self._best = self._best_step()
         self._prepared = True
 
-    def _commit_aside(self, snapshot: Snapshot, documents: Mapping[str, bytes]) -> None:
-        try:
-            self._commit(snapshot, documents)
-        except Exception as error:  # raised by the thread that asks next
-            self._outcomes.append(error)
+    def _start(self, write: Callable[[], None]) -> None:
+        """Write from a thread, then see to the best and to what is no longer needed."""
+        self._writing = True
+        self._writer = threading.Thread(target=self._write_and_settle, args=(write,), name="checkpoint-writer")
+        self._writer.start()
 
-    def _commit(self, snapshot: Snapshot, documents: Mapping[str, bytes]) -> None:
+    def _write_and_settle(self, write: Callable[[], None]) -> None:
         try:
-            check_snapshot(snapshot)
-            with self._refusals(self.folder / f"checkpoint-{snapshot.step}", size_of(snapshot, documents)):
-                try:
-                    path = write_checkpoint(self.folder, snapshot, documents, self.files)
-                except OSError as error:
-                    # A failed fsync says nothing about a second one of the same file, so everything is written anew.
-                    if error.errno != errno.EIO:
-                        raise
-                    path = write_checkpoint(self.folder, snapshot, documents, self.files)
-                self._intact.add(snapshot.step)
-                self._outcomes.append(Checkpoint(path))
+            write()
+            with self._refusals(self.folder):
                 settled = False
                 while not settled:
                     self._settle()
@@ -287,9 +286,25 @@ class Checkpoints:
                     with self._handover:
                         settled = not self._durable_marks()
                         self._writing = not settled
+        except Exception as error:  # raised by the thread that asks next
+            self._outcomes.append(error)
         finally:
             with self._handover:
                 self._writing = False
+
+    def _write(self, snapshot: Snapshot, documents: Mapping[str, bytes], threads: int) -> None:
+        check_snapshot(snapshot)
+        write = partial(write_checkpoint, self.folder, snapshot, documents, self.files, threads)
+        with self._refusals(self.folder / f"checkpoint-{snapshot.step}", size_of(snapshot, documents)):
+            try:
+                path = write()
+            except OSError as error:
+                # A failed fsync says nothing about a second one of the same file, so everything is written anew.
+                if error.errno != errno.EIO:
+                    raise
+                path = write()
+        self._intact.add(snapshot.step)
+        self._outcomes.append(Checkpoint(path))
 
     def _durable_marks(self) -> list[int]:
         return [step for step in self._marks if (self.folder / f"checkpoint-{step}").is_dir()]
@@ -410,16 +425,5 @@ def _say_nothing(line: str) -> None:
     """Take a report and tell nobody."""
 
 
-def _hash_of(path: Path, expected: int) -> tuple[int, str]:
-    """Return size and hash of a file; one that is not of the expected size is not read."""
-    descriptor = open_regular(path)
-    try:
-        size = os.fstat(descriptor).st_size
-        if size != expected or size == 0:
-            return size, xxhash.xxh3_128_hexdigest(b"")
-        with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as content:
-            return size, xxhash.xxh3_128_hexdigest(content)
-    except OSError as error:
-        raise CheckpointError("a checkpoint's file cannot be read", where=str(path), why=reason(error)) from error
-    finally:
-        os.close(descriptor)
+def _do_nothing() -> None:
+    """The checkpoint is written already."""

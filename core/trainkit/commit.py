@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from . import manifest, strict_json, tensorfile
 from .errors import RunFailed, printable
 from .filesystem import TEMPORARY, FileSystem, discard, write_file
-from .together import copy_tensors
+from .together import copy_tensors, together
 
 WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors")
 MAX_DOCUMENT_BYTES = 256 * 2**20
@@ -55,7 +56,9 @@ def rendered(documents: Mapping[str, Any]) -> dict[str, bytes]:
     return texts
 
 
-def write_checkpoint(folder: Path, snapshot: Snapshot, documents: Mapping[str, bytes], files: FileSystem) -> Path:
+def write_checkpoint(
+    folder: Path, snapshot: Snapshot, documents: Mapping[str, bytes], files: FileSystem, threads: int = 1
+) -> Path:
     """Write a snapshot to folder/checkpoint-STEP and return that path once the checkpoint is durable.
 
     Make a temporary folder; write each file, hash it on the way and fsync it; write manifest.json last; fsync the
@@ -69,13 +72,16 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, documents: Mapping[str, b
     final = folder / f"checkpoint-{snapshot.step}"
     try:
         files.mkdir(temporary)
-        written = {}
-        for name, tensors in snapshot.tensors.items():
-            written[name] = tensorfile.write(temporary / name, tensors, files)
+        writers: dict[str, Callable[[], tuple[int, str]]] = {
+            name: partial(tensorfile.write, temporary / name, tensors, files)
+            for name, tensors in snapshot.tensors.items()
+        }
         for name, text in documents.items():
-            written[name] = write_file(files, temporary / name, [memoryview(text)])
-        text = manifest.Manifest(snapshot.step, written, snapshot.facts).render()
-        write_file(files, temporary / manifest.NAME, [memoryview(text)])
+            writers[name] = partial(write_file, files, temporary / name, [memoryview(text)])
+        # While one file is on its way to the disk, another one is copied to the system.
+        written = dict(zip(writers, together(lambda writer: writer(), list(writers.values()), threads), strict=True))
+        content = manifest.Manifest(snapshot.step, written, snapshot.facts).render()
+        write_file(files, temporary / manifest.NAME, [memoryview(content)])
         files.fsync_folder(temporary)
         files.rename(temporary, final)
     except BaseException:

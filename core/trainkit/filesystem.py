@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import shutil
 import stat
@@ -156,6 +157,24 @@ def read_file(path: Path, limit: int) -> bytes:
     if len(content) > limit:
         raise CheckpointError("a file is too large", where=str(path), why=f"more than {limit:,} bytes")
     return content
+
+
+def map_file(path: Path) -> mmap.mmap | None:
+    """Return the content of a regular file as a mapping that reads no byte before it is looked at; None if it is empty.
+
+    The mapping is private and nothing writes to it; PyTorch refuses to look at memory that may not be written.
+
+    Raises:
+        CheckpointError: the file is missing or irregular.
+    """
+    descriptor = open_regular(path)
+    try:
+        size = os.fstat(descriptor).st_size
+        return mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY) if size else None
+    except OSError as error:
+        raise CheckpointError("a file cannot be read", where=str(path), why=reason(error)) from error
+    finally:
+        os.close(descriptor)
 
 
 def reason(error: Exception) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import os
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from . import strict_json
 from .errors import CheckpointError, RunFailed, printable
-from .filesystem import SYSTEM, FileSystem, open_regular, write_file
+from .filesystem import SYSTEM, FileSystem, map_file, write_file
 from .together import copy_tensors
 
 ALIASES = "trainkit.aliases"
@@ -112,29 +111,34 @@ def write(path: Path, tensors: Mapping[str, Tensor], files: FileSystem = SYSTEM)
     return write_file(files, path, parts())
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: Path, content: mmap.mmap | None = None) -> dict[str, Tensor]:
     """Return all tensors of a file, by name, in memory of their own; tied ones are tied again.
+
+    Args:
+        path: the file.
+        content: what it holds, if it is mapped already.
 
     Raises:
         CheckpointError: the file is missing, irregular or damaged.
     """
-    views, aliases = _views(path)
+    views, aliases = _views(path, content)
     tensors = {name: torch.empty_like(view) for name, view in views.items()}
     copy_tensors((tensors[name], view) for name, view in views.items())
     return tensors | {name: tensors[first] for name, first in aliases.items()}
 
 
-def load_into(path: Path, targets: Mapping[str, Tensor]) -> None:
+def load_into(path: Path, targets: Mapping[str, Tensor], content: mmap.mmap | None = None) -> None:
     """Copy the tensors of a file into existing ones, on any device. All are checked before the first is changed.
 
     Args:
         path: the file.
         targets: every tensor of the file by its name, with its shape and element type; no more and no fewer.
+        content: what the file holds, if it is mapped already.
 
     Raises:
         CheckpointError: the file is damaged, or names, shapes or element types differ; the message names them.
     """
-    views, aliases = _views(path)
+    views, aliases = _views(path, content)
     views |= {name: views[first] for name, first in aliases.items()}
     _check(path, views, targets)
     pairs = {identity(target): (target, views[name]) for name, target in targets.items()}
@@ -179,39 +183,34 @@ def _bytes_of(tensor: Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
-def _views(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _views(path: Path, content: mmap.mmap | None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the stored tensors as views of the mapped file, and the aliases; every fault becomes a CheckpointError."""
-    descriptor = open_regular(path)
+    content = content or map_file(path)
     try:
-        size = os.fstat(descriptor).st_size
-        header, start = _read_header(descriptor, size)
+        if content is None:
+            raise ValueError("it is empty")
+        header, start = _read_header(content)
         aliases = strict_json.loads(header.pop("__metadata__", {}).get(ALIASES, "{}"), max_depth=1)
         places = {name: _place(entry) for name, entry in header.items()}
-        _check_places(places, size - start)
+        _check_places(places, len(content) - start)
         if not all(name not in places and first in places for name, first in aliases.items()):
             raise ValueError("its table of tied tensors is wrong")
-        # A private mapping, since PyTorch refuses to look at memory that may not be written; nothing writes to it.
-        content = mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY)
         return {name: _view(content, start, *place) for name, place in places.items()}, aliases
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
-        why = (
-            printable(str(error)) if isinstance(error, OSError | ValueError) else "its header is not of the right form"
-        )
-        raise CheckpointError("a tensor file is damaged", where=str(path), why=why[:300]) from error
-    finally:
-        os.close(descriptor)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
+        why = str(error) if isinstance(error, ValueError) else "its header is not of the right form"
+        raise CheckpointError("a tensor file is damaged", where=str(path), why=printable(why)[:300]) from error
 
 
-def _read_header(descriptor: int, size: int) -> tuple[dict[str, Any], int]:
+def _read_header(content: mmap.mmap) -> tuple[dict[str, Any], int]:
     """Return the header and where the bytes of the tensors begin."""
-    if size < 8:
+    if len(content) < 8:
         raise ValueError("it is cut short")
-    (length,) = struct.unpack("<Q", os.pread(descriptor, 8, 0))
+    (length,) = struct.unpack("<Q", content[:8])
     if length > MAX_HEADER_BYTES:
         raise ValueError("its header is too large")
-    if length > size - 8:
+    if length > len(content) - 8:
         raise ValueError("it is cut short")
-    return strict_json.loads(os.pread(descriptor, length, 8), max_depth=3), 8 + length
+    return strict_json.loads(content[8 : 8 + length], max_depth=3), 8 + length
 
 
 def _place(entry: dict[str, Any]) -> Place:

@@ -574,6 +574,7 @@ class TestRetention:
         checkpoints = Checkpoints(tmp_path / "checkpoints", files=Watching())
         for step in (1, 2, 3, 4):
             checkpoints.save(snapshot(step))
+        checkpoints.close()
         assert seen[-1] == ["checkpoint-2", "checkpoint-3"]
         assert names(tmp_path / "checkpoints") == ["checkpoint-3", "checkpoint-4"]
 
@@ -587,11 +588,13 @@ class TestRetention:
         assert resumed.newest_valid(lines.append) is not None
         _unlink(folder / "checkpoint-2")
         resumed.save(snapshot(4))
+        resumed.close()
         assert names(folder) == ["checkpoint-3", "checkpoint-4"]
         _unlink(folder / "checkpoint-3")
         again = Checkpoints(folder, keep=3)
         assert again.newest_valid(lines.append) is not None
         again.save(snapshot(5))
+        again.close()
         assert names(folder) == ["checkpoint-3.corrupt", "checkpoint-4", "checkpoint-5"]
         assert len(lines) == 1
 

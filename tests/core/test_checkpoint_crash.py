@@ -54,6 +54,7 @@ def record(folder: Path, *, background: bool, dropped: str = "") -> Any:
             files.note("confirmed", checkpoint.step)
         if step in (1, 3):
             checkpoints.mark_best(step, 1.0 / step)
+            checkpoints.close()
             files.note("best", step)
     return files
 

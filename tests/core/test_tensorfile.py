@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from trainkit import tensorfile
 from trainkit.errors import CheckpointError, RunFailed
-from trainkit.together import copy_tensors
+from trainkit.together import copy_tensors, together
 
 
 def filled(dtype: torch.dtype, *shape: int) -> Tensor:
