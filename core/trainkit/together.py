@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 PIECE_BYTES = 4 * 2**20
+# PyTorch itself copies so few elements in the calling thread.
+SMALL = 2**15
 THREADS = min(4, os.cpu_count() or 1)
 Bytes = np.ndarray[Any, Any]
 Item = TypeVar("Item")
@@ -63,7 +65,7 @@ def copy_tensors(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
     pieces: list[tuple[Bytes, Bytes]] = []
     for target, source in pairs:
         target, source = target.detach(), source.detach()
-        if _is_plain(target) and _is_plain(source):
+        if source.numel() > SMALL and _is_plain(target) and _is_plain(source):
             pieces += _pieces(_bytes(target), _bytes(source))
         else:
             target.copy_(source, non_blocking=target.is_pinned())
