@@ -77,8 +77,8 @@ def culprit(run: Run, error: BaseException) -> str | None:
 
 def labelled(run: Run) -> dict[str, object]:
     """Return the live parts of a run by the label they have in messages, as 'callback tensorboard'."""
-    parts = {label_of(run, label): part for label, part in run.components.items()}
-    return {**parts, label_of(run, "task"): run.task, label_of(run, "scheduler"): run.scheduler}
+    parts = {**run.components, "task": run.task, "scheduler": run.scheduler}
+    return {label_of(run, label): part for label, part in parts.items() if part is not None}
 
 
 def label_of(run: Run, label: str) -> str:

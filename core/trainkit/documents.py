@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from .config import Config, Layer
@@ -36,14 +38,30 @@ def read_documents(directory: RunDirectory) -> tuple[Config, Plan]:
     Raises:
         CheckpointError: the documents are missing, damaged, or not what `write_documents` wrote.
     """
-    resolved, planned = directory.read_json("resolved.json"), directory.read_json("plan.json")
-    name = "resolved.json"
-    try:
+    with _understood(directory, "resolved.json") as resolved:
         config = Config.from_document(resolved)
         if missing := [f"{kind}.use" for kind in ONE_KINDS if not config.history.get(f"{kind}.use")]:
             raise ValueError(f"it lacks {', '.join(missing)}")
-        name = "plan.json"
-        return config, Plan.model_validate(planned["plan"])
+    with _understood(directory, "plan.json") as planned:
+        plan = Plan.model_validate(planned["plan"])
+    return config, plan
+
+
+def read_versions(directory: RunDirectory) -> dict[tuple[str, str], str]:
+    """Return the versions of the components that a run was started with, by kind and name."""
+    with _understood(directory, "components.json") as rows:
+        versions = {(row["kind"], row["name"]): str(row["version"]) for row in rows}
+        if not versions:
+            raise ValueError("it names no component")
+    return versions
+
+
+@contextlib.contextmanager
+def _understood(directory: RunDirectory, name: str) -> Iterator[Any]:
+    """Yield a document of a run directory; raise CheckpointError if it is not what it should be."""
+    document = directory.read_json(name)
+    try:
+        yield document
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             "a file of the run directory is damaged",

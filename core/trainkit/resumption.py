@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .config import REMOVAL, Config, Layer, Value
-from .documents import components_of
+from .documents import components_of, read_versions
 from .draft import Draft
 from .errors import UsageError
 from .kinds import LIST_KINDS
@@ -58,11 +58,11 @@ def is_done(directory: RunDirectory) -> bool:
 
 def check_versions(directory: RunDirectory, draft: Draft, report: Reporter) -> None:
     """Report each component whose version is not the one that the run was started with."""
-    then = {(c["kind"], c["name"]): c for c in directory.read_json("components.json")}
+    then = read_versions(directory)
     for now in components_of(draft):
-        before = then.get((now["kind"], now["name"]))
-        if before is not None and before["version"] != now["version"]:
+        before = then.get((now["kind"], now["name"]), now["version"])
+        if before != now["version"]:
             report(
                 f"warning: {now['kind']} {now['name']} is {now['distribution']} {now['version']}; "
-                f"the run was started with {before['version']}"
+                f"the run was started with {before}"
             )

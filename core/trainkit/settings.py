@@ -137,4 +137,4 @@ def check_settings(config: Config) -> RunSettings:
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(str(part) for part in fault["loc"])
-        raise wrong_value(key, fault["input"], fault["msg"].lower(), config.origin(key)) from None
+        raise wrong_value(key, fault["input"], fault["msg"][:1].lower() + fault["msg"][1:], config.origin(key)) from None

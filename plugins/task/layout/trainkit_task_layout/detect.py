@@ -26,5 +26,7 @@ def read_data(data: Path, size: int, on_bad_sample: BadSamples, max_bad_fraction
         if pairs_folder(root) is not None:
             return read_pix2code(root, reading, size)
     except PermissionError as error:
-        raise DataError("a folder cannot be read", where=str(error.filename or root), why="permission denied") from None
+        place = str(error.filename or root)
+        do = f"make it readable: chmod -R u+rX {place}"
+        raise DataError("a folder cannot be read", where=place, why="permission denied", do=do) from None
     raise no_samples(root)
