@@ -42,7 +42,6 @@ from .together import together
 __all__ = ["Checkpoint", "Checkpoints", "Snapshot", "retained"]
 
 BEST = "best.json"
-WRITERS = 2
 _FOLDER = re.compile(r"checkpoint-(0|[1-9][0-9]{0,17})")
 Report = Callable[[str], None]
 
@@ -161,10 +160,9 @@ class Checkpoints:
         self._prepare(snapshot, documents)
         if background:
             held = replace(snapshot, tensors=self._buffers.hold(snapshot.tensors))
-            # One thread only: training needs the cores.
-            self._start(partial(self._write, held, documents, 1))
+            self._start(partial(self._write, held, documents))
         else:
-            self._write(snapshot, documents, WRITERS)
+            self._write(snapshot, documents)
             self._start(_do_nothing)
 
     def finished(self) -> list[Checkpoint]:
@@ -292,9 +290,9 @@ class Checkpoints:
             with self._handover:
                 self._writing = False
 
-    def _write(self, snapshot: Snapshot, documents: Mapping[str, bytes], threads: int) -> None:
+    def _write(self, snapshot: Snapshot, documents: Mapping[str, bytes]) -> None:
         check_snapshot(snapshot)
-        write = partial(write_checkpoint, self.folder, snapshot, documents, self.files, threads)
+        write = partial(write_checkpoint, self.folder, snapshot, documents, self.files)
         with self._refusals(self.folder / f"checkpoint-{snapshot.step}", size_of(snapshot, documents)):
             try:
                 path = write()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from . import manifest, strict_json, tensorfile
 from .errors import RunFailed, printable
 from .filesystem import TEMPORARY, FileSystem, discard, write_file
-from .together import copy_tensors, together
+from .together import copy_tensors
 
 WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors")
 MAX_DOCUMENT_BYTES = 256 * 2**20
@@ -56,9 +55,7 @@ def rendered(documents: Mapping[str, Any]) -> dict[str, bytes]:
     return texts
 
 
-def write_checkpoint(
-    folder: Path, snapshot: Snapshot, documents: Mapping[str, bytes], files: FileSystem, threads: int = 1
-) -> Path:
+def write_checkpoint(folder: Path, snapshot: Snapshot, documents: Mapping[str, bytes], files: FileSystem) -> Path:
     """Write a snapshot to folder/checkpoint-STEP and return that path once the checkpoint is durable.
 
     Make a temporary folder; write each file, hash it on the way and fsync it; write manifest.json last; fsync the
@@ -72,14 +69,11 @@ def write_checkpoint(
     final = folder / f"checkpoint-{snapshot.step}"
     try:
         files.mkdir(temporary)
-        writers: dict[str, Callable[[], tuple[int, str]]] = {
-            name: partial(tensorfile.write, temporary / name, tensors, files)
-            for name, tensors in snapshot.tensors.items()
-        }
+        written = {}
+        for name, tensors in snapshot.tensors.items():
+            written[name] = tensorfile.write(temporary / name, tensors, files)
         for name, text in documents.items():
-            writers[name] = partial(write_file, files, temporary / name, [memoryview(text)])
-        # While one file is on its way to the disk, another one is copied to the system.
-        written = dict(zip(writers, together(lambda writer: writer(), list(writers.values()), threads), strict=True))
+            written[name] = write_file(files, temporary / name, [memoryview(text)])
         content = manifest.Manifest(snapshot.step, written, snapshot.facts).render()
         write_file(files, temporary / manifest.NAME, [memoryview(content)])
         files.fsync_folder(temporary)
