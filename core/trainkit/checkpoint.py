@@ -1,14 +1,13 @@
 """Checkpoints: folders of safetensors and JSON that are found again whole, whatever ended the run.
 
-How one is written is told in commit.py. Only when it is durable is it reported, best.json moved, and what is no longer
-needed removed. tests/core/test_checkpoint_crash.py replays every state that a power cut can leave behind and shows that
-no confirmed checkpoint is lost.
+How one is written is told in commit.py, how one is read in saved.py. Only when it is durable is it reported, best.json
+moved, and what is no longer needed removed. tests/core/test_checkpoint_crash.py replays every state that a power cut can
+leave behind and shows that no confirmed checkpoint is lost.
 """
 
 from __future__ import annotations
 
 import errno
-import mmap
 import re
 import threading
 from collections import deque
@@ -17,102 +16,28 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import xxhash
-from torch import Tensor
-
-from . import manifest, strict_json, tensorfile
-from .commit import MAX_DOCUMENT_BYTES, Buffers, Snapshot, check_snapshot, rendered, size_of, write_checkpoint
-from .errors import CheckpointError, ResourceError, printable
+from . import strict_json
+from .commit import Buffers, Snapshot, check_snapshot, rendered, size_of, write_checkpoint
+from .errors import CheckpointError, ResourceError
 from .filesystem import (
     SYSTEM,
     TEMPORARY,
     FileSystem,
     disk_error,
-    map_file,
     read_file,
     remove_tree,
     replace_file,
     size_text,
 )
+from .saved import Checkpoint
 from .statetree import flatten
-from .together import together
 
 __all__ = ["Checkpoint", "Checkpoints", "Snapshot", "retained"]
 
 BEST = "best.json"
 _FOLDER = re.compile(r"checkpoint-(0|[1-9][0-9]{0,17})")
 Report = Callable[[str], None]
-
-
-class Checkpoint:
-    """Read a checkpoint. Everything in its folder is taken for data that anybody may have changed.
-
-    Args:
-        path: the folder.
-
-    Raises:
-        CheckpointError: it has no manifest that can be used.
-    """
-
-    def __init__(self, path: Path) -> None:
-        found = manifest.Manifest.read(path)
-        if path.name != f"checkpoint-{found.step}":
-            raise CheckpointError("a checkpoint cannot be used", where=str(path), why=f"it is of step {found.step}")
-        self.path, self.step, self.files, self.facts = path, found.step, found.files, found.facts
-        self._verified: dict[str, mmap.mmap] = {}
-
-    def __repr__(self) -> str:
-        return f"Checkpoint({str(self.path)!r})"
-
-    def tensors(self, file: str) -> dict[str, Tensor]:
-        """Return all tensors of a file, by name."""
-        return tensorfile.read(self._member(file), self._verified.pop(file, None))
-
-    def load_into(self, file: str, targets: Mapping[str, Tensor]) -> None:
-        """Copy the tensors of a file into existing ones; every name, shape and element type must agree."""
-        tensorfile.load_into(self._member(file), targets, self._verified.pop(file, None))
-
-    def document(self, file: str) -> Any:
-        """Return the value of a JSON file."""
-        path = self._member(file)
-        content = read_file(path, MAX_DOCUMENT_BYTES)
-        try:
-            return strict_json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(
-                "a checkpoint's file is damaged", where=str(path), why=printable(str(error))
-            ) from error
-
-    def verify(self) -> None:
-        """Compare every file with its size and hash in the manifest.
-
-        Raises:
-            CheckpointError: a file is missing, irregular or changed; the message names it.
-        """
-        together(self._verify_file, sorted(self.files, key=lambda name: -self.files[name][0]))
-
-    def _verify_file(self, name: str) -> None:
-        path, (size, digest) = self.path / name, self.files[name]
-        content = map_file(path)
-        found = len(content) if content is not None else 0
-        if found != size:
-            why = f"it has {found:,} bytes, not {size:,}"
-        elif xxhash.xxh3_128_hexdigest(content or b"") != digest:
-            why = "its content is not what was written"
-        else:
-            # What was hashed is what gets loaded, and its pages are mapped already.
-            if content is not None and name.endswith(".safetensors"):
-                self._verified[name] = content
-            return
-        raise CheckpointError("a checkpoint's file is damaged", where=str(path), why=why)
-
-    def _member(self, file: str) -> Path:
-        if file not in self.files:
-            why = f"it holds {', '.join(self.files)}"
-            raise CheckpointError(f"the checkpoint has no {printable(file)}", where=str(self.path), why=why)
-        return self.path / file
 
 
 class Checkpoints:
