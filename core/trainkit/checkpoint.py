@@ -1,8 +1,8 @@
 """Checkpoints: folders of safetensors and JSON that are found again whole, whatever ended the run.
 
 How one is written is told in commit.py, how one is read in saved.py. Only when it is durable is it reported, best.json
-moved, and what is no longer needed removed. tests/core/test_checkpoint_crash.py replays every state that a power cut can
-leave behind and shows that no confirmed checkpoint is lost.
+moved, and what is no longer needed removed. tests/core/test_checkpoint_crash.py replays every state that a power cut
+can leave behind and shows that no confirmed checkpoint is lost.
 """
 
 from __future__ import annotations
