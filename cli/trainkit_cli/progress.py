@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from trainkit import hookimpl
@@ -151,5 +151,5 @@ def closing(run: Run, status: str) -> str:
     reason = f": {run.stop_reason}" if run.stop_reason else ""
     line = f"{status} at step {run.moment.step}/{run.total_steps} after {clock(run.forecast.elapsed())}{reason}"
     if status in ("interrupted", "stopped") and run.directory is not None:
-        line += f"\nresume: trainkit run --resume {Path(run.directory.path)}"
+        line += f"\nresume: trainkit run --resume {shlex.quote(str(run.directory.path))}"
     return line

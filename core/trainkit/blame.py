@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import re
+import shlex
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ def explained(run: Run, error: BaseException) -> BaseException:
         return out_of_memory(run, error)
     if isinstance(error, OSError) and error.errno in REFUSALS:
         return disk_error(error, Path(str(error.filename or (run.directory.path if run.directory else "."))))
-    if LOST_WORKER.search(str(error)):
+    if LOST_WORKER.search(str(error)) or from_multiprocessing(error):
         return lost_worker(run, error)
     if found := IN_WORKER.match(error_text(error)):
         return failed_worker(run, error, found[1])
@@ -98,7 +99,7 @@ def moment_text(run: Run) -> str:
 
 def go_on(run: Run) -> str:
     """Return how to go on with a run."""
-    return f"go on: trainkit run --resume {run.directory.path}" if run.directory else "try again"
+    return f"go on: trainkit run --resume {shlex.quote(str(run.directory.path))}" if run.directory else "try again"
 
 
 def error_text(error: BaseException) -> str:
@@ -117,6 +118,14 @@ def failed_worker(run: Run, error: BaseException, name: str) -> RunFailed:
         where="{}:{} in {}".format(*places[-1]) if places else "",
         do=f"correct it, then {go_on(run)}",
     )
+
+
+def from_multiprocessing(error: BaseException) -> bool:
+    """Return whether a connection to another process broke."""
+    if not isinstance(error, OSError | EOFError):
+        return False
+    modules = (str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(module.startswith("multiprocessing.") for module in modules)
 
 
 def lost_worker(run: Run, error: BaseException) -> ResourceError:

@@ -328,3 +328,25 @@ def test_what_is_installed_but_not_named_changes_nothing(cli, monkeypatch, tmp_p
     assert "loss 'raises' cannot be used: it failed in the phase 'import'" in named.err
     assert "fake-raises 1.0" in named.err
     assert not Path("named").exists()
+
+
+def test_a_disk_that_refuses_what_an_observer_writes(cli, monkeypatch):
+    from torch.utils.tensorboard import SummaryWriter
+
+    def refuse(*arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device", "mine/tensorboard/events")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SummaryWriter, "add_scalar", refuse)
+        arguments = [argument for argument in TINY if argument not in ("--callback", "no:tensorboard")]
+        done = cli("run", *arguments, "--set", "loop.log_every_steps=3")
+    assert done.code == 7, done
+    assert "where: mine/tensorboard/events" in done.err
+    again = cli("run", "--resume", "mine")
+    assert again.code == 0, again.err
+
+
+def test_a_path_with_a_space_is_quoted_where_it_is_to_be_typed(cli):
+    write("raise ValueError")
+    done = cli("run", *TINY[:-1], "my run", "--callback", "./parts.py:Callback")
+    assert "trainkit run --resume 'my run'" in done.err

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from trainkit import hookimpl
-from trainkit.api import Request, resume, start
+from trainkit.api import Request, evaluate, resume, start
 from trainkit.checkpoint import Checkpoints
 from trainkit.errors import CheckpointError, ExitCode, PluginError, UsageError
 from trainkit.rundir import rows
@@ -372,6 +372,57 @@ def test_a_state_of_other_components_is_refused(tmp_path):
     live = {**asked.live, "live:callback0": object()}
     with pytest.raises(CheckpointError, match="components that keep state"):
         resume(tmp_path / "run", dataclasses.replace(asked, live=live))
+
+
+class Averaged:
+    """Evaluate the mean of the head's bias over all steps in place of the bias."""
+
+    def __init__(self) -> None:
+        self.steps, self.mean, self.kept = 0, torch.zeros(13), torch.zeros(13)
+
+    @hookimpl
+    def on_step(self, run: Run) -> None:
+        self.steps += 1
+        self.mean = self.mean.lerp(run.learnable["head.bias"].detach(), 1 / self.steps)
+
+    @hookimpl
+    def before_evaluation(self, run: Run) -> None:
+        self.kept = run.learnable["head.bias"].detach().clone()
+        run.learnable["head.bias"].data.copy_(self.mean)
+
+    @hookimpl
+    def after_evaluation(self, run: Run) -> None:
+        run.learnable["head.bias"].data.copy_(self.kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "mean": self.mean}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.steps, self.mean = state["steps"], state["mean"].clone()
+
+
+def soon_ruined(out: Path, *callbacks: object) -> Request:
+    """Return a run whose loss has a parameter of its own, and whose best weights are not its last."""
+    settings = {"out": str(out), "optimizer.lr": 0.6, "evaluate.every_steps": 1}
+    return tiny_request(settings, stages=[tiny.Stage(epochs=5)], loss=kills.Learned, callbacks=callbacks)
+
+
+def test_averaged_weights_come_back_with_the_best_ones_for_the_final_table(tmp_path):
+    done = start(soon_ruined(tmp_path / "run", Averaged())).summary
+    assert done["best_step"] < done["steps"]
+    assert done["results"]["model"]["val/loss"] == done["best"]
+
+
+def test_an_evaluation_takes_the_loss_as_it_was_at_the_best(tmp_path):
+    asked = soon_ruined(tmp_path / "run")
+    done = start(asked).summary
+    assert done["best_step"] < done["steps"]
+    assert done["results"]["model"]["val/loss"] == done["best"]
+    again = without_tasks_of_its_own(asked)
+    assert evaluate(tmp_path / "run", "val", again)["val/loss"] == done["best"]
+    other = dataclasses.replace(again, live={**again.live, "live:task": TinyTask(samples=25)})
+    with pytest.raises(CheckpointError, match="the data is not what the run was trained on"):
+        evaluate(tmp_path / "run", "val", other)
 
 
 def test_rows_are_neither_lost_nor_doubled(tmp_path):
