@@ -9,7 +9,7 @@ from typing import Any
 from .blame import told
 from .checkpoint import Checkpoint, Checkpoints
 from .compose import compose
-from .config import DEFAULTS, FALLBACK_STRATEGY, Config, layer_of
+from .config import DEFAULTS, FALLBACK_STRATEGY, layer_of
 from .cost import Cost, measure
 from .documents import plan_document, read_documents
 from .draft import Draft, make_draft, restore_draft
@@ -94,15 +94,14 @@ def preview(
     return make_draft(request.layers, request.registry, request.live)
 
 
-def not_evaluated(config: Config) -> dict[str, Any]:
-    """Return settings that replace what only training needs: it need not be there to look at a model."""
-    return {
-        "strategy": FALLBACK_STRATEGY,
-        "optimizer": DEFAULTS["optimizer.use"],
-        "scheduler": DEFAULTS["scheduler.use"],
-        "augmenter": [],
-        "callback": [f"no:{name}" for name in config.listed("callback")],
-    }
+# What only training needs gives way to the defaults: it need not be there to look at a model. Callbacks stay: one may
+# hear an evaluation and change what is evaluated.
+NOT_EVALUATED = {
+    "strategy": FALLBACK_STRATEGY,
+    "optimizer": DEFAULTS["optimizer.use"],
+    "scheduler": DEFAULTS["scheduler.use"],
+    "augmenter": [],
+}
 
 
 def evaluate(
@@ -119,7 +118,7 @@ def evaluate(
     request = request or Request()
     directory = RunDirectory.read(Path(path))
     config, plan = read_documents(directory)
-    config.add(layer_of(not_evaluated(config), "evaluation"))
+    config.add(layer_of(NOT_EVALUATED, "evaluation"))
     draft = restore_draft(config, plan, request.registry, request.live)
     datasets = dict(draft.splits.items())
     if split not in datasets:

@@ -112,7 +112,7 @@ class Run:
         self.stop_reason = self.stop_reason or reason
 
     def end_stage(self, reason: str) -> None:
-        """Ask the stage to end after this step; the next one begins. Asked after the last stage, nothing is left to end."""
+        """Ask the stage to end after this step; the next one begins. After the last stage nothing is left to end."""
         if self.moment.stage < len(self.stages):
             self.stage_reasons.append(f"{self.stages[self.moment.stage].stage.name}: {reason}")
             self.moment.stage_ended = True

@@ -137,4 +137,5 @@ def check_settings(config: Config) -> RunSettings:
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(str(part) for part in fault["loc"])
-        raise wrong_value(key, fault["input"], fault["msg"][:1].lower() + fault["msg"][1:], config.origin(key)) from None
+        expected = fault["msg"][:1].lower() + fault["msg"][1:]
+        raise wrong_value(key, fault["input"], expected, config.origin(key)) from None

@@ -19,6 +19,9 @@ def take_snapshot(run: Run) -> Snapshot:
     """Return the whole state of a run: weights, optimizer, schedule, counters, components, what the task learned."""
     optimizer, optimizer_tensors = flatten(run.optimizer.state_dict())
     state, state_tensors = flatten(_state(run))
+    if run.metrics_file is not None:
+        # The checkpoint counts on the rows up to its offset: a power cut must not take them.
+        run.metrics_file.sync()
     return Snapshot(
         step=run.moment.step,
         tensors={
