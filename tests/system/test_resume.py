@@ -111,7 +111,7 @@ class StopAt:
         self.hear("stage end", run)
 
 
-def without_tasks_of_its_own(asked: Request) -> Request:
+def to_resume(asked: Request) -> Request:
     """Return the request that resumes what this one started: its live objects, none of its settings."""
     return Request((), asked.live, asked.registry, asked.listeners, report=asked.report)
 
@@ -123,7 +123,7 @@ def carried_out(out: Path, stops: list[StopAt], request: Callable[[Path], Reques
         asked = request(out)
         if stop is not None:
             asked = dataclasses.replace(asked, listeners=[("stop", stop)])
-        result = resume(out, without_tasks_of_its_own(asked)) if number else start(asked)
+        result = resume(out, to_resume(asked)) if number else start(asked)
         status = json.loads((out / "status.json").read_text())
         assert status["state"] == result.status
         assert status["exit_code"] == result.exit_code
@@ -198,7 +198,7 @@ def test_every_signal_ends_with_its_code_and_a_checkpoint_of_its_step(tmp_path, 
 
 def carried_out_from(out: Path, *layers: dict[str, Any]) -> str:
     """Resume the run with everything in it, to its end; return its status."""
-    asked = without_tasks_of_its_own(kills.request(out))
+    asked = to_resume(kills.request(out))
     return resume(out, dataclasses.replace(asked, layers=[tiny.layer_of(layer, "test") for layer in layers])).status
 
 
@@ -245,7 +245,7 @@ def test_a_second_resume_of_a_finished_run_says_so_and_changes_nothing(cli):
 def test_a_resumed_finished_run_has_its_best_weights(tmp_path):
     asked = tiny_request({"out": str(tmp_path / "run"), "optimizer.lr": 0.05}, stages=[tiny.Stage(epochs=4)])
     first = start(asked)
-    again = resume(tmp_path / "run", without_tasks_of_its_own(asked))
+    again = resume(tmp_path / "run", to_resume(asked))
     assert again.summary == first.summary
     for name, weight in first.model.state_dict().items():
         assert torch.equal(weight, again.model.state_dict()[name])
@@ -328,7 +328,7 @@ def stopped_run(out: Path, **arguments: Any) -> Request:
     """Stop a tiny run at its third step; return the request that resumes it."""
     asked = tiny_request({"out": str(out), "loop.workers": 0}, **arguments)
     start(dataclasses.replace(asked, listeners=[("stop", StopAt("step", 3))]))
-    return without_tasks_of_its_own(asked)
+    return to_resume(asked)
 
 
 def test_changed_data_is_refused(tmp_path):
@@ -407,10 +407,13 @@ def soon_ruined(out: Path, *callbacks: object) -> Request:
     return tiny_request(settings, stages=[tiny.Stage(epochs=5)], loss=kills.Learned, callbacks=callbacks)
 
 
-def test_averaged_weights_come_back_with_the_best_ones_for_the_final_table(tmp_path):
-    done = start(soon_ruined(tmp_path / "run", Averaged())).summary
+def test_averaged_weights_come_back_with_the_best_ones(tmp_path):
+    asked = soon_ruined(tmp_path / "run", Averaged())
+    done = start(asked).summary
     assert done["best_step"] < done["steps"]
     assert done["results"]["model"]["val/loss"] == done["best"]
+    again = dataclasses.replace(to_resume(asked), live={**asked.live, "live:callback0": Averaged()})
+    assert evaluate(tmp_path / "run", "val", again)["val/loss"] == done["best"]
 
 
 def test_an_evaluation_takes_the_loss_as_it_was_at_the_best(tmp_path):
@@ -418,7 +421,7 @@ def test_an_evaluation_takes_the_loss_as_it_was_at_the_best(tmp_path):
     done = start(asked).summary
     assert done["best_step"] < done["steps"]
     assert done["results"]["model"]["val/loss"] == done["best"]
-    again = without_tasks_of_its_own(asked)
+    again = to_resume(asked)
     assert evaluate(tmp_path / "run", "val", again)["val/loss"] == done["best"]
     other = dataclasses.replace(again, live={**again.live, "live:task": TinyTask(samples=25)})
     with pytest.raises(CheckpointError, match="the data is not what the run was trained on"):
