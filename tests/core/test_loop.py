@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 from trainkit import hookimpl
-from trainkit.live import Run
 from trainkit.contracts import LossOutput, reading
 from trainkit.errors import Diverged, UsageError
+from trainkit.live import Run
 from trainkit.loop import train
 from trainkit.plan import Selection, Stage
 from trainkit.testing.tiny import TinyTask, tiny_run

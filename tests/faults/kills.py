@@ -27,8 +27,8 @@ from torch import nn
 from trainkit import hookimpl
 from trainkit.api import Request, resume, start
 from trainkit.checkpoint import Checkpoints
-from trainkit.live import Run
 from trainkit.contracts import LossOutput
+from trainkit.live import Run
 from trainkit.plan import Selection, Stage
 from trainkit.rundir import rows
 from trainkit.testing.tiny import TinyTask, tiny_request
