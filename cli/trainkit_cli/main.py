@@ -57,7 +57,9 @@ def _fault_text(error: Exception) -> str:
     import tempfile
     import traceback
 
-    first = (str(error).splitlines() or [""])[0]
+    from trainkit.errors import printable
+
+    first = printable((str(error).splitlines() or [""])[0])
     lines = [f"error: this is a fault of trainkit: {type(error).__name__}: {first}".rstrip(": ")]
     try:
         with tempfile.NamedTemporaryFile(

@@ -34,7 +34,7 @@ _HELP = {
     "adapter": "Which weights learn.",
     "augmenter": "What varies training samples; repeatable, 'none' for none.",
     "metric": "What is measured; repeatable.",
-    "callback": "What else happens; repeatable, adds to the others; no:NAME takes one away.",
+    "callback": "What else happens; repeatable, adds to the others; no:NAME takes one away, none all.",
 }
 
 _OPTIONS: list[Callable[[Any], Any]] = [

@@ -11,6 +11,7 @@ from .kinds import KINDS, LIST_KINDS, ONE_KINDS
 from .tomltext import show
 
 REMOVAL = "no:"
+NOTHING = "none"
 MAX_DEPTH = 32
 
 FALLBACK_STRATEGY = "baseline"
@@ -53,7 +54,8 @@ class Config:
         """Put a layer on top.
 
         A layer that names another component of a kind drops the options that lower layers gave to the one before:
-        a learning rate for one optimizer says nothing about another. Callbacks add up; 'no:NAME' takes one away.
+        a learning rate for one optimizer says nothing about another. Callbacks add up; 'no:NAME' takes one away,
+        'none' all of them.
         """
         # Names first: the options that come with a name in one layer are that name's own.
         for key in sorted(layer, key=lambda k: not (k.endswith(".use") or k in LIST_KINDS)):
@@ -87,6 +89,8 @@ class Config:
 
     def _combined(self, kind: str, new: Value) -> list[Any]:
         below, names = self.listed(kind), [str(name) for name in new.value]
+        if NOTHING in names:
+            below, names = [], [name for name in names if name != NOTHING]
         removed = [name[len(REMOVAL) :] for name in names if name.startswith(REMOVAL)]
         added = [name for name in names if not name.startswith(REMOVAL)]
         self.removals += [(kind, name, new.origin) for name in removed]
@@ -233,6 +237,6 @@ def _listed(kind: str, value: Any) -> Iterator[tuple[str, Any]]:
                 raise errors.UsageError(f"a table of {kind} needs a name", do=f'write use = "NAME" in [[{kind}]]')
             names.append(name)
             yield from ((f"{kind}.{name}.{option}", v) for option, v in item.items() if option != "use")
-        elif item not in ("none", None, ""):
+        elif item is not None:
             names.append(item)
     yield kind, names

@@ -17,12 +17,13 @@ EXIT_CODES = {
     signal.SIGINT: ExitCode.INTERRUPTED,
     signal.SIGTERM: ExitCode.TERMINATED,
     signal.SIGUSR1: ExitCode.STOPPED,
+    signal.SIGHUP: ExitCode.STOPPED,
 }
 
 
 @contextlib.contextmanager
 def heard(run: Run) -> Iterator[None]:
-    """Let SIGINT, SIGTERM and SIGUSR1 end the run at its next step; a second SIGINT ends it at once, saving nothing.
+    """Let a signal of EXIT_CODES end the run at its next step; a second SIGINT ends it at once, saving nothing.
 
     Handlers are those of the main thread; a run in another thread hears no signal.
     """

@@ -54,6 +54,8 @@ def test_callbacks_add_up_and_other_lists_replace() -> None:
     assert changed.listed("metric") == ["c"]
     assert merged([*layers, layer_of({"metric": ["no:a"]}, "flag")]).listed("metric") == ["b"]
     assert merged([*layers, layer_of({"metric": "none"}, "flag")]).listed("metric") == []
+    assert merged([*layers, layer_of({"callback": "none"}, "flag")]).listed("callback") == []
+    assert merged([*layers, layer_of({"callback": ["none", "ema"]}, "flag")]).listed("callback") == ["ema"]
 
 
 def test_taking_away_what_is_not_there_is_refused() -> None:

@@ -128,6 +128,7 @@ def newest() -> int:
         (signal.SIGINT, 130, "interrupted"),
         (signal.SIGTERM, 143, "interrupted"),
         (signal.SIGUSR1, 75, "stopped"),
+        (signal.SIGHUP, 75, "stopped"),
     ],
     ids=lambda value: getattr(value, "name", value),
 )
