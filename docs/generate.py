@@ -24,6 +24,7 @@ from trainkit.options import type_text
 from trainkit.registry import Registry
 from trainkit.settings import SECTIONS, RunSettings, describe_settings
 from trainkit.tomltext import show
+from trainkit_cli.commands import SETTINGS
 from trainkit_cli.commands import group as trainkit
 from trainkit_cli.plugins import describe
 
@@ -66,7 +67,8 @@ def walk(command: click.Command, name: str) -> Iterator[tuple[str, click.Command
 
 def command_lines(name: str, command: click.Command) -> list[str]:
     """Return heading, usage, explanation and options of a command."""
-    context = click.Context(command, info_name=name)
+    # A command keeps the help option of the first context that asks for it: it must be the one of the command line.
+    context = click.Context(command, info_name=name, help_option_names=SETTINGS["help_option_names"])
     usage = " ".join([name, *command.collect_usage_pieces(context)])
     lines = [f"## {name}", "", "```text", usage, "```", ""]
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
