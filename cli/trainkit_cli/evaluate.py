@@ -19,6 +19,9 @@ def command(directory: str, split: str, checkpoint: str, as_json: bool) -> None:
     trainkit evaluate runs/layout-...
     trainkit evaluate runs/layout-... --split val --checkpoint last
     """
+    from .threads import wait_briefly
+
+    wait_briefly()
     from trainkit.api import Request, evaluate
 
     from .tables import print_json

@@ -36,6 +36,9 @@ def command(
     trainkit plan --strategy phase2 --epochs 9  takes what 'trainkit run' takes
     trainkit plan --why optimizer.lr            where a setting comes from
     """
+    from .threads import wait_briefly
+
+    wait_briefly()
     from trainkit.api import Request, cost_of, plan_document
     from trainkit.draft import make_draft
     from trainkit.registry import Registry

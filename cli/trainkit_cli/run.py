@@ -41,6 +41,9 @@ def command(
     'trainkit plan' with the same arguments shows what a run would do, and why. Settings come from the config file, then
     from TRAINKIT_* variables, then from flags; the last one wins.
     """
+    from .threads import wait_briefly
+
+    wait_briefly()
     from trainkit.api import Request, resume, start
     from trainkit.registry import Registry
 
