@@ -20,9 +20,12 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=title, title_justify="left", title_style="bold")
+        # Without frames the table of a run with two baselines fits 80 columns; heads may break, names must not.
+        table = Table(
+            title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold"
+        )
         for place, name in enumerate(header):
-            table.add_column(name, justify="left" if place == 0 else "right")
+            table.add_column(name, justify="left" if place == 0 else "right", no_wrap=place == 0, overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         Console().print(table)
