@@ -20,7 +20,7 @@ import click
 from trainkit.catalogue import read_catalogue
 from trainkit.hooks import RUNTIME_PARAMETERS, Events, KindHooks, hook_name
 from trainkit.kinds import KINDS, group
-from trainkit.options import type_text
+from trainkit.loader.options import type_text
 from trainkit.registry import Registry
 from trainkit.settings import SECTIONS, RunSettings, describe_settings
 from trainkit.tomltext import show

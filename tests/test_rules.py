@@ -232,7 +232,7 @@ def test_ruff_and_import_linter_agree_on_what_is_light() -> None:
     (contract,) = (c for c in tools["importlinter"]["contracts"] if c["name"].startswith("The light modules"))
     in_ruff = re.search(r"core/trainkit/\{([^}]*)\}", pattern)
     assert in_ruff is not None
-    assert {f"trainkit.{name}" for name in in_ruff[1].split(",")} - {"trainkit.__init__"} == set(
+    assert {f"trainkit.{name.replace('/', '.')}" for name in in_ruff[1].split(",")} - {"trainkit.__init__"} == set(
         contract["source_modules"]
     )
     assert set(tools["ruff"]["lint"]["flake8-tidy-imports"]["banned-module-level-imports"]) == set(

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trainkit.errors import unknown_kind
-from trainkit.health import with_failures
 from trainkit.kinds import KINDS
+from trainkit.loader.health import with_failures
 from trainkit.registry import Registry
 
 INSTALLED = ("kind", "name", "distribution", "version", "status", "summary")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainkit.component import Component
-    from trainkit.probe import Check, Probe
+    from trainkit.loader.probe import Check, Probe
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -66,7 +66,7 @@ def check(components: tuple[str, ...], limit_seconds: float, as_json: bool) -> N
     A plugin that raises, exits, hangs or crashes is shown as broken by 'trainkit plugins' until it loads again. The
     checks are those of trainkit.testing, which a plugin's own tests run.
     """
-    from trainkit.probe import conformance, probe
+    from trainkit.loader.probe import conformance, probe
     from trainkit.registry import Registry
 
     registry = Registry()
@@ -114,7 +114,7 @@ def describe(component: Component) -> dict[str, Any]:
     """Return what there is to know about a component, as JSON."""
     import inspect
 
-    from trainkit.options import REQUIRED
+    from trainkit.loader.options import REQUIRED
 
     options = []
     for row in component.describe():
@@ -172,7 +172,7 @@ def check_lines(checks: Sequence[Check]) -> list[str]:
 
 def probe_lines(result: Probe, *, with_traceback: bool) -> list[str]:
     """Return what a check of a plugin found, as lines."""
-    from trainkit.probe import SLOW_SECONDS
+    from trainkit.loader.probe import SLOW_SECONDS
 
     entry = result.entry
     remarks = [f"{result.seconds:.1f} s"]

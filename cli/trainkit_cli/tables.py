@@ -62,7 +62,7 @@ def print_results(result: RunResult) -> None:
 
 def print_json(document: dict[str, Any]) -> None:
     """Print a document as one line of strict JSON; numbers that are not finite become "nan", "inf" and "-inf"."""
-    from trainkit import strict_json
+    from trainkit.storage import strict_json
 
     click.echo(strict_json.dumps(strict_json.without_special_numbers(document)).decode(), nl=False)
 

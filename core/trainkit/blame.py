@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .errors import ResourceError, RunFailed, TrainkitError, printable
-from .filesystem import disk_error
+from .storage.filesystem import disk_error
 
 if TYPE_CHECKING:
     from .live import Run

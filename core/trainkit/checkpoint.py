@@ -17,10 +17,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from . import strict_json
-from .commit import Buffers, Snapshot, check_snapshot, rendered, size_of, write_checkpoint
 from .errors import CheckpointError, ResourceError
-from .filesystem import (
+from .storage import strict_json
+from .storage.commit import Buffers, Snapshot, check_snapshot, rendered, size_of, write_checkpoint
+from .storage.filesystem import (
     SYSTEM,
     TEMPORARY,
     FileSystem,
@@ -30,8 +30,8 @@ from .filesystem import (
     replace_file,
     size_text,
 )
-from .saved import Checkpoint
-from .statetree import flatten
+from .storage.saved import Checkpoint
+from .storage.statetree import flatten
 
 __all__ = ["Checkpoint", "Checkpoints", "Snapshot", "retained"]
 

@@ -16,10 +16,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from .errors import TrainkitError, UsageError, broken_plugin, did_you_mean, nearest, printable, unknown_key, wrong_value
-from .guard import ForeignError, cause_of, guarded
 from .hooks import RUNTIME_PARAMETERS
 from .kinds import LIST_KINDS
-from .options import OptionRow, help_texts, option_rows, options_model, parameters, takes_any_keyword
+from .loader.guard import ForeignError, cause_of, guarded
+from .loader.options import OptionRow, help_texts, option_rows, options_model, parameters, takes_any_keyword
 
 _READERS = {"loss": "forward", "metric": "update"}
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from .errors import PluginError, TrainkitError
-from .guard import cause_of
+from .loader.guard import cause_of
 
 NEEDED: dict[str, tuple[str, ...]] = {
     "strategy": ("plan",),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from .errors import printable
 from .kinds import GROUP_PREFIX, KINDS
-from .metadata import core_clash, entry_points, headers, normalised
+from .loader.metadata import core_clash, entry_points, headers, normalised
 
 UNKNOWN = "?"
 

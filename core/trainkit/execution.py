@@ -26,7 +26,7 @@ from .routine import report_checkpoints
 from .rundir import MetricsFile, RunDirectory
 from .signals import EXIT_CODES, heard
 from .snapshot import restore, restore_weights, saved_moment
-from .strict_json import with_special_numbers
+from .storage.strict_json import with_special_numbers
 
 if TYPE_CHECKING:
     from torch import nn

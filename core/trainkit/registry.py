@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import errors, health
+from . import errors
 from .catalogue import Offer, available, read_catalogue
 from .discovery import Entry, discover, mark_conflicts
 from .kinds import KINDS
-from .metadata import NAME, normalised
+from .loader import health
+from .loader.metadata import NAME, normalised
 
 if TYPE_CHECKING:
     from .component import Component
@@ -112,7 +113,7 @@ class Registry:
 
     def _load(self, kind: str, reference: str) -> Component:
         from .component import Component
-        from .loading import LoadError, load_target
+        from .loader.loading import LoadError, load_target
 
         entry = self.find(kind, reference)
         try:

@@ -67,8 +67,8 @@ def write_report(directory: RunDirectory) -> None:
         CheckpointError: a file is damaged.
         ResourceError: the system refuses to write.
     """
-    from .modelcard import model_card
-    from .reportpage import page
+    from .reporting.modelcard import model_card
+    from .reporting.reportpage import page
 
     facts = read_facts(directory)
     directory.write_text(REPORT, page(facts))

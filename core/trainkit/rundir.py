@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import strict_json
 from .errors import CheckpointError, ResourceError, UsageError, printable
-from .filesystem import SYSTEM, TEMPORARY, disk_error, read_file, reason, remove_tree, replace_file
-from .metricsfile import MetricsFile, rows
+from .storage import strict_json
+from .storage.filesystem import SYSTEM, TEMPORARY, disk_error, read_file, reason, remove_tree, replace_file
+from .storage.metricsfile import MetricsFile, rows
 
 __all__ = ["MetricsFile", "RunDirectory", "rows"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .checkpoint import Checkpoint, Snapshot
 from .contracts import Stateful
 from .errors import CheckpointError
-from .statetree import flatten, unflatten
+from .storage.statetree import flatten, unflatten
 
 if TYPE_CHECKING:
     from .live import Run

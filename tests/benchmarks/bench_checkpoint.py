@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import xxhash
 from trainkit.checkpoint import Checkpoint, Checkpoints, Snapshot
-from trainkit.statetree import flatten
+from trainkit.storage.statetree import flatten
 
 GOALS = (
     ("save", "trainkit save", "torch.save", 0.75),

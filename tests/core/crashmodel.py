@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainkit.filesystem import TEMPORARY, FileSystem
+from trainkit.storage.filesystem import TEMPORARY, FileSystem
 
 MAX_STATES = 4096
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from trainkit.checkpoint import Checkpoint, Checkpoints, Snapshot, retained
 from trainkit.errors import CheckpointError, ResourceError, RunFailed
-from trainkit.filesystem import FileSystem
+from trainkit.storage.filesystem import FileSystem
 
 
 def snapshot(step: int, size: int = 6) -> Snapshot:
@@ -346,7 +346,7 @@ def _manifest_of(change: Callable[[dict[str, object]], object]) -> Callable[[Pat
     """Return a damage that writes a manifest whose own hash is right, as an attacker would."""
 
     def damage(path: Path) -> None:
-        from trainkit.manifest import _render
+        from trainkit.storage.manifest import _render
 
         content = json.loads((path / "manifest.json").read_text())["content"]
         change(content)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainkit.chart import chart, short, thinned, ticks
 from trainkit.errors import CheckpointError
-from trainkit.modelcard import model_card
 from trainkit.report import Facts, duration, environment, number, readable, result_table, stage_table, write_report
-from trainkit.reportpage import chart_series, page
+from trainkit.reporting.chart import chart, short, thinned, ticks
+from trainkit.reporting.modelcard import model_card
+from trainkit.reporting.reportpage import chart_series, page
 from trainkit.rundir import MetricsFile, RunDirectory
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\"'&|`[x](javascript:1)"

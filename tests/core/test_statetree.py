@@ -14,9 +14,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from trainkit import strict_json
 from trainkit.errors import CheckpointError, RunFailed
-from trainkit.statetree import flatten, unflatten
+from trainkit.storage import strict_json
+from trainkit.storage.statetree import flatten, unflatten
 
 
 def through(state: Any) -> Any:

@@ -13,9 +13,9 @@ import xxhash
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from trainkit import tensorfile
 from trainkit.errors import CheckpointError, RunFailed
-from trainkit.together import copy_tensors, together
+from trainkit.storage import tensorfile
+from trainkit.storage.together import copy_tensors, together
 
 
 def filled(dtype: torch.dtype, *shape: int) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field, PositiveFloat
 from trainkit.component import Component, component_from_file, component_from_object
 from trainkit.errors import DataError, PluginError, UsageError
-from trainkit.options import REQUIRED, parse_arguments, type_text
+from trainkit.loader.options import REQUIRED, parse_arguments, type_text
 
 if TYPE_CHECKING:
     from somewhere_else import Unresolvable

@@ -11,7 +11,7 @@ from packaging.specifiers import SpecifierSet
 from trainkit import discovery
 from trainkit.discovery import Entry, discover
 from trainkit.kinds import KINDS, group
-from trainkit.metadata import normalised, satisfies
+from trainkit.loader.metadata import normalised, satisfies
 
 
 def states(entries):

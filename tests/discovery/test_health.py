@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from trainkit import health
 from trainkit.discovery import Entry
 from trainkit.errors import PluginError
+from trainkit.loader import health
 
 ENTRY = Entry("loss", "focal", "fake_focal", "fake-focal", "1.0")
 

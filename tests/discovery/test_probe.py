@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from trainkit import health
-from trainkit.probe import Check, conformance, probe
+from trainkit.loader import health
+from trainkit.loader.probe import Check, conformance, probe
 
 HOOK = "from trainkit import hookimpl\n\n@hookimpl\ndef trainkit_loss():\n    return dict\n"
 

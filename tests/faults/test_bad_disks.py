@@ -18,7 +18,7 @@ import torch
 from trainkit.api import Request, resume, start
 from trainkit.checkpoint import Checkpoints
 from trainkit.errors import ResourceError
-from trainkit.filesystem import FileSystem
+from trainkit.storage.filesystem import FileSystem
 from trainkit.testing import tiny
 from trainkit.testing.tiny import tiny_request
 
@@ -74,7 +74,7 @@ def test_a_disk_that_refuses_in_the_middle_of_a_run(tmp_path, monkeypatch, numbe
 
 
 def test_a_disk_that_refuses_the_rows(cli, monkeypatch):
-    from trainkit import metricsfile
+    from trainkit.storage import metricsfile
 
     def refuse(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainkit import strict_json
 from trainkit.rundir import rows
+from trainkit.storage import strict_json
 from trainkit.testing import tiny
 
 TASK = ("--task", f"{tiny.__file__}:TinyTask", "--callback", "no:tensorboard")

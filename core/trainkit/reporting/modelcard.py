@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .errors import printable
-from .report import Facts, counted, duration, number, readable, result_table, stage_table, value_text
+from trainkit.errors import printable
+from trainkit.report import Facts, counted, duration, number, readable, result_table, stage_table, value_text
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 

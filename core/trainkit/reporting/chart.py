@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape as escape_markup
 
-from .errors import printable
+from trainkit.errors import printable
 
 Points = Sequence[tuple[float, float]]
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import xxhash
 
+from trainkit.errors import CheckpointError, RunFailed, printable
+
 from . import strict_json
-from .errors import CheckpointError, RunFailed, printable
 from .filesystem import read_file
 from .statetree import flatten, unflatten
 

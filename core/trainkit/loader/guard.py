@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-from .errors import printable
+from trainkit.errors import printable
 
 T = TypeVar("T")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from . import __version__
-from .errors import nearest, printable
-from .kinds import GROUP_PREFIX, KINDS
+from trainkit import __version__
+from trainkit.errors import nearest, printable
+from trainkit.kinds import GROUP_PREFIX, KINDS
 
 CORE = "trainkit-core"
 NAME = re.compile(r"[a-z][a-z0-9-]*")

@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainkit.errors import CheckpointError, RunFailed, printable
+
 from . import strict_json
-from .errors import CheckpointError, RunFailed, printable
 from .filesystem import SYSTEM, FileSystem, map_file, write_file
 from .together import copy_tensors
 

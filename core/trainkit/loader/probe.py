@@ -13,8 +13,9 @@ import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trainkit.discovery import Entry
+
 from . import health
-from .discovery import Entry
 
 LIMIT_SECONDS = 20.0
 CHECKS_LIMIT_SECONDS = 300.0
@@ -97,7 +98,7 @@ def conformance(entry: Entry, limit_seconds: float = CHECKS_LIMIT_SECONDS) -> li
 
 def _in_child(arguments: list[str], limit_seconds: float) -> _Ended:
     # -P: what lies in the current folder must not stand in for an installed module.
-    command = [sys.executable, "-P", "-X", "faulthandler", "-m", "trainkit.probe"]
+    command = [sys.executable, "-P", "-X", "faulthandler", "-m", "trainkit.loader.probe"]
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="trainkit-") as folder:
         answer, output = Path(folder, "answer.json"), Path(folder, "output")
@@ -160,7 +161,8 @@ def main(answer: str, what: str, *arguments: str) -> None:
 
 def load(kind: str, name: str, module: str) -> dict[str, Any]:
     """Load a plugin in this process and return fault, seconds and traceback."""
-    from .component import Component
+    from trainkit.component import Component
+
     from .loading import LoadError, checked, load_target
 
     fault = trace = ""
@@ -179,7 +181,7 @@ def conform(kind: str, name: str) -> list[dict[str, Any]]:
     """Run the conformance kit on a component in this process and return the outcome of each check."""
     from dataclasses import asdict
 
-    from .testing import run_checks
+    from trainkit.testing import run_checks
 
     return [asdict(result) for result in run_checks(kind, name)]
 

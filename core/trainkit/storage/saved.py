@@ -10,9 +10,10 @@ from typing import Any
 import xxhash
 from torch import Tensor
 
+from trainkit.errors import CheckpointError, printable
+
 from . import manifest, strict_json, tensorfile
 from .commit import MAX_DOCUMENT_BYTES
-from .errors import CheckpointError, printable
 from .filesystem import map_file, read_file
 from .together import together
 

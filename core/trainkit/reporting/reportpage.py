@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from trainkit.errors import printable
+from trainkit.report import Facts, duration, number, readable, result_table, stage_table, value_text
+
 from .chart import Points, chart
-from .errors import printable
-from .report import Facts, duration, number, readable, result_table, stage_table, value_text
 
 MAX_CHARTS = 12
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from trainkit.errors import CheckpointError, printable
+
 from . import strict_json
-from .errors import CheckpointError, printable
 from .filesystem import SYSTEM, disk_error, open_regular, reason, write_all
 
 MAX_LINE_BYTES = 8 * 2**20

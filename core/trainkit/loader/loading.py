@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 import pluggy
 
-from .errors import did_you_mean
+from trainkit.errors import did_you_mean
+from trainkit.hooks import PROJECT, KindHooks, hook_name
+from trainkit.kinds import KINDS
+
 from .guard import ForeignError, guarded
-from .hooks import PROJECT, KindHooks, hook_name
-from .kinds import KINDS
 
 T = TypeVar("T")
 

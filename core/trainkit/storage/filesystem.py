@@ -13,7 +13,7 @@ from typing import Any
 
 import xxhash
 
-from .errors import CheckpointError, ResourceError, TrainkitError
+from trainkit.errors import CheckpointError, ResourceError, TrainkitError
 
 CHUNK_BYTES = 4 * 2**20
 TEMPORARY = ".tmp-"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from .discovery import Entry
+from trainkit.discovery import Entry
 
 MAX_REASON = 400
 

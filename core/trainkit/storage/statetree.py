@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError, RunFailed
+from trainkit.errors import CheckpointError, RunFailed
 
 MAX_DEPTH = 30
 MAX_BITS = 2048

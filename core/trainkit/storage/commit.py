@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from trainkit.errors import RunFailed, printable
+
 from . import manifest, strict_json, tensorfile
-from .errors import RunFailed, printable
 from .filesystem import TEMPORARY, FileSystem, discard, write_file
 from .together import copy_tensors
 

@@ -1,0 +1,1 @@
+"""How plugins are looked at, imported, guarded and asked."""
