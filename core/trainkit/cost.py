@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .data import EpochBatches, windows
+from .evaluation import evaluating, results_of
 from .loop import admitted_draws, enter_stage, train_step
 from .routine import evaluations_left
 
 if TYPE_CHECKING:
     from .live import Run
 
-PROBE_STEPS = 4
+PROBE_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Cost:
 
     Args:
         seconds_per_step: median of the probe's steps, the first left out.
-        seconds: all steps, and the evaluations at the cost of a forward pass a third of a step's.
+        seconds: all steps and all evaluations, the latter by the measured time of one batch.
         parameters: all parameters of the model.
         learning: those that learn in the first stage.
         weight_bytes: weights and gradients.
@@ -70,7 +71,7 @@ def measure(run: Run) -> Cost:
     gradient_bytes = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
     return Cost(
         seconds_per_step=per_step,
-        seconds=per_step * run.total_steps + evaluations_left(run) * _evaluation_seconds(run, per_step),
+        seconds=per_step * run.total_steps + _sample_seconds(run) * _evaluated_samples(run),
         parameters=sum(p.numel() for p in run.model.parameters()),
         learning=learning,
         weight_bytes=sum(p.numel() * p.element_size() for p in run.model.parameters()) + gradient_bytes,
@@ -79,9 +80,24 @@ def measure(run: Run) -> Cost:
     )
 
 
-def _evaluation_seconds(run: Run, per_step: float) -> float:
-    size = run.settings.loop.batch_size * run.settings.loop.accumulate
-    return per_step / 3 * (len(run.splits.val) / size if run.splits.val is not None else 0.0)
+def _sample_seconds(run: Run) -> float:
+    """Return the seconds that one sample takes in an evaluation, predictions and metrics included."""
+    dataset = run.splits.val or run.splits.train
+    size = min(len(dataset), run.settings.evaluate.batch_size or run.settings.loop.batch_size)
+    started = time.perf_counter()
+    with evaluating(run):
+        results_of(run, "val", dataset, limit=size)
+    run.engine.synchronize()
+    return (time.perf_counter() - started) / size
+
+
+def _evaluated_samples(run: Run) -> int:
+    """Return how many samples all evaluations of the plan look at, the final table's included."""
+    lengths = {split: len(dataset) for split, dataset in run.splits.items()}
+    looked_at = evaluations_left(run) * lengths.get("val", 0)
+    if run.settings.evaluate.final:
+        looked_at += sum(lengths.values()) - max(0, lengths["train"] - run.settings.evaluate.train_samples)
+    return looked_at
 
 
 def _tensor_bytes(state: Any) -> int:

@@ -40,7 +40,7 @@ def evaluate(run: Run, split: str, dataset: Dataset, limit: int | None = None) -
     results: dict[str, float] = {}
     try:
         with evaluating(run):
-            results = _results(run, split, dataset, limit)
+            results = results_of(run, split, dataset, limit)
     finally:
         run.forecast.evaluated(time.perf_counter() - started)
         for after in run.events.after_evaluation:
@@ -70,7 +70,8 @@ def switch_optimizer(optimizer: torch.optim.Optimizer, *, training: bool) -> Non
         switch()
 
 
-def _results(run: Run, split: str, dataset: Dataset, limit: int | None) -> dict[str, float]:
+def results_of(run: Run, split: str, dataset: Dataset, limit: int | None) -> dict[str, float]:
+    """Return the losses and metrics of a split by tag; nobody hears of it, and modes are the caller's business."""
     pairs: dict[str, list[Any]] = {}
     for bound in run.metrics:
         bound.metric.reset()
