@@ -6,6 +6,8 @@ import os
 import sys
 from typing import NoReturn
 
+INTERRUPTED = 130
+
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit: every error a user can cause ends as one message and its exit code.
@@ -22,12 +24,22 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except KeyboardInterrupt:
-        code = 130
+        _hear_no_more()
+        code = INTERRUPTED
     except Exception as error:
         if os.environ.get("TRAINKIT_DEBUG") or "--debug" in arguments[:1]:
             raise
         code = _end(error)
+    if code == INTERRUPTED:
+        _hear_no_more()
     sys.exit(code)
+
+
+def _hear_no_more() -> None:
+    """Ignore further interrupts: what is left is to end, and one that came now would show as a traceback."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _call(arguments: list[str]) -> int:

@@ -28,7 +28,7 @@ def command(
     as_json: bool,
     quiet: bool,
     **flags: Any,
-) -> None:
+) -> int:
     """Train a model from named parts.
 
     \b
@@ -70,4 +70,4 @@ def command(
         print_json({"directory": str(result.directory), **result.summary})
     elif not quiet:
         print_results(result)
-    sys.exit(int(result.exit_code))
+    return int(result.exit_code)

@@ -85,6 +85,7 @@ class TestLock:
         code = HOLD + (
             "d = R.create(Path(sys.argv[1]), 'x'); import os; child = os.fork()\n"
             "if child: print(child, flush=True)\n"
+            "else: Path(sys.argv[1]).with_name('forked').touch()\n"
             "time.sleep(60)"
         )
         holder = subprocess.Popen(
@@ -93,6 +94,10 @@ class TestLock:
         assert holder.stdout is not None
         child = int(holder.stdout.readline())
         try:
+            # A child lets go of the lock when it first runs: that may be after its parent has printed its number.
+            deadline = time.monotonic() + 30
+            while not (tmp_path / "forked").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
             with pytest.raises(UsageError, match="another process") as caught:
                 RunDirectory.open(tmp_path / "run")
             assert f"process {holder.pid} on" in caught.value.why
