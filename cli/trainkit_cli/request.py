@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from trainkit.kinds import LIST_KINDS
 
 if TYPE_CHECKING:
     from trainkit.config import Layer
 
-ONE = ("task", "strategy", "loss", "optimizer", "scheduler", "adapter")
-SEVERAL = ("augmenter", "metric", "callback")
 PLAIN = {
     "data": "data",
     "epochs": "loop.epochs",
@@ -45,7 +44,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         click.option(f"--{kind}", metavar="NAME", help=_HELP[kind])
         for kind in ("loss", "optimizer", "scheduler", "adapter")
     ),
-    *(click.option(f"--{kind}", metavar="NAME", multiple=True, help=_HELP[kind]) for kind in SEVERAL),
+    *(click.option(f"--{kind}", metavar="NAME", multiple=True, help=_HELP[kind]) for kind in LIST_KINDS),
     click.option("--epochs", metavar="N", help="Length in epochs, over all stages in proportion."),
     click.option("--max-steps", metavar="N", help="End at this optimizer step at the latest."),
     click.option("--batch-size", metavar="N", help="Samples of a micro-batch."),
@@ -81,7 +80,7 @@ def layers(config: Path | None, assignments: Sequence[str], flags: dict[str, Any
             text = name in ("data", "device", "precision", "out", "name")
             own[PLAIN[name]] = Value(str(given) if text else parse_value(given), flag)
         else:
-            own |= layer_of({name: list(given) if name in SEVERAL else given}, flag)
+            own |= layer_of({name: list(given) if name in LIST_KINDS else given}, flag)
     return [*found, own]
 
 

@@ -67,7 +67,12 @@ class Config:
             if kind in LIST_KINDS and not option:
                 new = Value(self._combined(kind, new), new.origin, new.reason)
                 self._drop_unlisted(kind, new.value)
-            self.history.setdefault(key, []).append(new)
+            self._put(key, new)
+
+    def _put(self, key: str, new: Value) -> None:
+        values = self.history.setdefault(key, [])
+        if not values or values[-1] != new:
+            values.append(new)
 
     def _in_full(self, key: str) -> str:
         """Return the key of a listed component's option, also where it is named without its file or distribution."""
@@ -100,8 +105,7 @@ class Config:
 
     def choose(self, kind: str, choice: Value) -> None:
         """Put in force what a choice that was left open came to; the options given for it stay."""
-        if self.history[f"{kind}.use"][-1] != choice:
-            self.history[f"{kind}.use"].append(choice)
+        self._put(f"{kind}.use", choice)
 
     def __getitem__(self, key: str) -> Any:
         return self.history[key][-1].value

@@ -88,14 +88,15 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
     config = merged([*below, *user])
     task_part = loader.part("task", config)
     task: Task = task_part.build()
+    # What the task and the strategy propose for the task's options is meant for this task, not for the default one.
+    below[0]["task.use"] = config.history["task.use"][-1]
     below.append(layer_of(task.defaults, f"task {config['task.use']}"))
     config = merged([*below, *user])
     settings = check_settings(config)
-    engine = engines.start(settings.device, settings.precision, settings.deterministic, settings.threads)
+    engine = _start(settings)
     splits = _read(task, settings)
-    first_model = _build_model(task, settings)
-    model: nn.Module | None = first_model
-    situation = _situation(task, splits, engine, first_model)
+    model = _build_model(task, settings)
+    situation = _situation(splits, engine, model)
     choice = _chosen_strategy(loader, config, situation)
     config.choose("strategy", choice)
     strategy = loader.part("strategy", config).build()
@@ -103,10 +104,14 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
         plan: Plan = strategy.plan(situation)
     config = merged([*below, _layer_of_plan(plan, f"strategy {choice.value}"), *user])
     config.choose("strategy", choice)
-    settings = check_settings(config)
-    if loader.part("task", config).options != task_part.options:
-        task = loader.part("task", config).build()
-        splits, model = _read(task, settings), None
+    first_seed, settings = settings.seed, check_settings(config)
+    # The plan may ask for another precision, another size of model, another seed.
+    engine = _start(settings)
+    new_task_part = loader.part("task", config)
+    if (new_task_part.options, settings.seed) != (task_part.options, first_seed):
+        task = new_task_part.build()
+        splits = _read(task, settings)
+        model = _build_model(task, settings)
     return _draft(config, settings, loader, engine, task, splits, situation, plan, model)
 
 
@@ -114,11 +119,11 @@ def restore_draft(config: Config, plan: Plan, registry: Registry, live: Mapping[
     """Return the draft of a run that exists: its config and plan stand, nobody is asked again."""
     loader = _Loader(registry, live or {})
     settings = check_settings(config)
-    engine = engines.start(settings.device, settings.precision, settings.deterministic, settings.threads)
+    engine = _start(settings)
     task: Task = loader.part("task", config).build()
     splits = _read(task, settings)
     model = _build_model(task, settings)
-    situation = _situation(task, splits, engine, model)
+    situation = _situation(splits, engine, model)
     return _draft(config, settings, loader, engine, task, splits, situation, plan, model)
 
 
@@ -131,7 +136,7 @@ def _draft(
     splits: Splits,
     situation: Situation,
     plan: Plan,
-    model: nn.Module | None,
+    model: nn.Module,
 ) -> Draft:
     config.check_lists()
     parts = {kind: loader.part(kind, config) for kind in ONE_KINDS}
@@ -171,6 +176,10 @@ def _origin(config: Config, prefix: str, option: str) -> str:
     return config.origin(f"{prefix}.{option}")
 
 
+def _start(settings: RunSettings) -> engines.Engine:
+    return engines.start(settings.device, settings.precision, settings.deterministic, settings.threads)
+
+
 def _read(task: Task, settings: RunSettings) -> Splits:
     path = Path(settings.data).expanduser() if settings.data is not None else None
     with asked("the task", "read the data"):
@@ -189,7 +198,7 @@ def _build_model(task: Task, settings: RunSettings) -> nn.Module:
         return task.build_model()
 
 
-def _situation(task: Task, splits: Splits, engine: engines.Engine, model: nn.Module) -> Situation:
+def _situation(splits: Splits, engine: engines.Engine, model: nn.Module) -> Situation:
     return Situation(
         train_samples=len(splits.train),
         val_samples=len(splits.val) if splits.val is not None else 0,

@@ -68,4 +68,5 @@ def fitting(draft: Draft, kind: str, gives: set[str]) -> list[str]:
 
 
 def names_read(binding: Binding) -> set[str]:
+    """Return every name that a call reads, needed or not."""
     return {value for _, value in (*binding.required, *binding.optional)}

@@ -15,7 +15,7 @@ from trainkit.errors import Diverged, UsageError
 from trainkit.live import Run
 from trainkit.loop import train
 from trainkit.plan import Selection, Stage
-from trainkit.testing.tiny import TinyTask, tiny_run
+from trainkit.testing.tiny import TinyStrategy, TinyTask, tiny_run
 
 
 class Heard:
@@ -451,3 +451,12 @@ def test_rows_hold_means_over_counts_rates_and_norms() -> None:
     assert {"train/loss", "train/loss/nll", "train/learning_rate", "train/grad_norm", "time/elapsed"} <= set(rows[0])
     evaluations = [row for row in heard.rows if "val/loss" in row]
     assert len(evaluations) == 2
+
+
+def test_a_plans_precision_and_model_take_effect() -> None:
+    strategy = TinyStrategy([Stage(epochs=1)], {"precision": "bf16", "task.width": 24, "seed": 5})
+    run = tiny_run(task=TinyTask, strategy=strategy)
+    assert run.engine.precision == "bf16"
+    assert run.learnable["head.weight"].shape[1] == 24
+    asked = tiny_run({"seed": 5, "task.width": 24}, task=TinyTask)
+    assert same(weights(run), weights(asked))
