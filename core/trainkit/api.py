@@ -20,7 +20,7 @@ from .kinds import KINDS
 from .registry import Registry
 from .request import Listeners, Reporter, Request, request_of
 from .rundir import RunDirectory
-from .snapshot import restore_weights, saved_moment
+from .snapshot import restore_weights, saved_state
 
 __all__ = [
     "Request",
@@ -125,8 +125,9 @@ def evaluate(
         raise UsageError(f"there is no split '{split}'", why=f"the data has {', '.join(datasets)}")
     built = compose(draft, None, request.listeners)
     found = _found(directory, checkpoint, request.report)
-    built.moment.load_state_dict(saved_moment(found))
-    restore_weights(built, found)
+    state = saved_state(found)
+    built.moment.load_state_dict(state["moment"])
+    restore_weights(built, found, state)
     with told(built):
         return evaluate_split(built, split, datasets[split])
 

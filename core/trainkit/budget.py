@@ -3,8 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from .plan import Stage, admitted, stage_length
+from .plan import Situation, Stage, admitted, stage_length
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Hold what is left of a recipe on a machine.
+
+    Args:
+        stages: the stages, shortened where the machine has no accelerator.
+        variants: how often an epoch draws each sample.
+        steps: optimizer steps of these stages.
+        full_steps: optimizer steps of the recipe.
+        note: what was shortened and how to get it all; '' where nothing was.
+    """
+
+    stages: tuple[Stage, ...]
+    variants: int
+    steps: int
+    full_steps: int
+    note: str = ""
+
+
+def within_cpu_steps(
+    situation: Situation, recipe: tuple[Stage, ...], variants: int, batch_size: int, cpu_steps: int | None
+) -> Budget:
+    """Return a recipe's budget: all of it on an accelerator, about `cpu_steps` optimizer steps elsewhere."""
+    samples = situation.train_samples
+    limit = cpu_steps if situation.device == "cpu" else None
+    stages, drawn = limit_steps(recipe, samples, variants, batch_size, limit)
+    steps = total_steps(stages, samples, drawn, batch_size)
+    full = total_steps(recipe, samples, variants, batch_size)
+    if (stages, drawn) == (recipe, variants):
+        return Budget(stages, drawn, steps, full)
+    kept = f"{_epochs(stages)} of {_epochs(recipe)} epochs"
+    if variants > 1:
+        kept += f" and {drawn} of {variants} variants"
+    note = (
+        f"no accelerator: {kept}, to stay near {limit} optimizer steps. "
+        f"The full recipe takes {full:,}: --set strategy.cpu_steps=none"
+    )
+    return Budget(stages, drawn, steps, full, note)
+
+
+def _epochs(stages: Sequence[Stage]) -> str:
+    return "+".join(str(stage.epochs) for stage in stages)
 
 
 def total_steps(stages: Sequence[Stage], samples: int, variants: int, batch_size: int) -> int:

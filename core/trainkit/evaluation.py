@@ -13,7 +13,7 @@ from .contracts import Dataset
 from .data import BatchMaker, in_order
 from .errors import RunFailed, printable
 from .randomness import Purpose, seed_torch
-from .record import mean_of
+from .record import LossPairs
 
 if TYPE_CHECKING:
     from .live import BoundMetric, Run
@@ -72,23 +72,20 @@ def switch_optimizer(optimizer: torch.optim.Optimizer, *, training: bool) -> Non
 
 def results_of(run: Run, split: str, dataset: Dataset, limit: int | None) -> dict[str, float]:
     """Return the losses and metrics of a split by tag; nobody hears of it, and modes are the caller's business."""
-    pairs: dict[str, list[Any]] = {}
+    losses = LossPairs()
     for bound in run.metrics:
         bound.metric.reset()
     seed_torch(run.settings.seed, Purpose.EVALUATION, run.moment.step, SPLIT_CODES.get(split, 3))
     for batch in batches(run, dataset, limit):
         run.check_signal_in_evaluation()
         outputs, loss = run.forward(batch)
-        pairs.setdefault("", []).append((loss.sum.detach(), loss.count))
-        for name, pair in loss.parts.items():
-            pairs.setdefault(name, []).append(pair)
+        losses.add(loss)
         values = {**batch, **outputs}
         if run.predicts:
             values |= run.task.predict(run.model, batch, outputs)
         for bound in run.metrics:
             bound.update(values)
-    results = {f"{split}/loss" + (f"/{name}" if name else ""): mean_of(found) for name, found in pairs.items()}
-    return results | metric_rows(split, run.metrics)
+    return losses.means(split) | metric_rows(split, run.metrics)
 
 
 def batches(run: Run, dataset: Dataset, limit: int | None = None) -> Iterator[Mapping[str, Any]]:

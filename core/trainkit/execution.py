@@ -25,7 +25,7 @@ from .resumption import apply_neutral, check_versions, is_done
 from .routine import report_checkpoints
 from .rundir import MetricsFile, RunDirectory
 from .signals import EXIT_CODES, heard
-from .snapshot import restore, restore_weights, saved_moment
+from .snapshot import restore, restore_weights, saved_state
 from .storage.strict_json import with_special_numbers
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _result_of(built: Run, directory: RunDirectory) -> RunResult | None:
     except CheckpointError:
         return None
     if checkpoint is not None:
-        restore_weights(built, checkpoint)
+        restore_weights(built, checkpoint, saved_state(checkpoint))
     return RunResult("done", ExitCode.DONE, directory.path, facts, built.model)
 
 
@@ -135,13 +135,14 @@ def _restore(built: Run, checkpoint: Checkpoint | None) -> None:
     if checkpoint is None:
         built.metrics_file.truncate(0)
         return
-    moment = saved_moment(checkpoint)
+    state = saved_state(checkpoint)
+    moment = state["moment"]
     if moment["stage"] < len(built.stages):
         # The schedule of the stage must stand before its state is loaded: enter every stage up to this one.
         for index in range(moment["stage"] + 1):
             built.moment.stage = index
             enter_stage(built, built.stages[index])
-    restore(built, checkpoint)
+    restore(built, checkpoint, state)
     built.metrics_file.truncate(checkpoint.facts["metrics_offset"])
     if built.checkpoints is not None and built.best.step >= 0:
         # A kill between a checkpoint's commit and the naming of the best leaves the name behind.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .evaluation import evaluate, evaluate_baseline
 from .routine import write_row
-from .snapshot import restore_weights
+from .snapshot import restore_weights, saved_state
 
 if TYPE_CHECKING:
     from .live import Run
@@ -20,7 +20,7 @@ def load_best(run: Run) -> int | None:
     best = run.checkpoints.best() if run.checkpoints is not None else None
     if best is None:
         return None
-    restore_weights(run, best)
+    restore_weights(run, best, saved_state(best))
     return best.step
 
 

@@ -16,39 +16,61 @@ if TYPE_CHECKING:
 Pair = tuple["Tensor", "Tensor | float"]
 
 
+class LossPairs:
+    """Collect losses and their parts as (sum, count) pairs; nothing is read from the device before the means.
+
+    Args:
+        pairs: by the name of a part, '' for the whole.
+    """
+
+    def __init__(self, pairs: Mapping[str, list[Pair]] | None = None) -> None:
+        self.by_name: dict[str, list[Pair]] = dict(pairs or {})
+
+    def add(self, loss: LossOutput) -> None:
+        """Take the loss of a batch."""
+        self.by_name.setdefault("", []).append((loss.sum.detach(), loss.count))
+        for name, pair in loss.parts.items():
+            self.by_name.setdefault(name, []).append(pair)
+
+    def means(self, split: str) -> dict[str, float]:
+        """Return the mean losses of a split by tag."""
+        return {f"{split}/loss" + (f"/{name}" if name else ""): mean_of(p) for name, p in self.by_name.items()}
+
+
 class Gathered:
     """Gather losses and gradient norms as tensors; nothing is read from the device until a row is due."""
 
     def __init__(self) -> None:
-        self.pairs: dict[str, list[Pair]] = {}
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget what was gathered."""
+        self.losses = LossPairs()
         self.weights: dict[str, Any] = {}
         self.norms: list[Tensor | float] = []
         self.extra: dict[str, Any] = {}
 
     def add_loss(self, loss: LossOutput) -> None:
         """Take the loss of a micro-batch."""
-        self.pairs.setdefault("", []).append((loss.sum.detach(), loss.count))
-        for name, pair in loss.parts.items():
-            self.pairs.setdefault(name, []).append(pair)
+        self.losses.add(loss)
         self.weights = {name: torch.as_tensor(weight).detach() for name, weight in loss.weights.items()}
 
     def take(self) -> dict[str, float]:
         """Return the row of what was gathered, by tag, and begin anew."""
-        row: dict[str, float] = {}
-        for name, pairs in self.pairs.items():
-            row["train/loss" + (f"/{name}" if name else "")] = mean_of(pairs)
+        row = self.losses.means("train")
         row |= {f"train/weight/{name}": float(weight) for name, weight in self.weights.items()}
         if self.norms:
             row["train/grad_norm"] = float(torch.tensor([float(norm) for norm in self.norms]).mean())
         row |= {tag: float(value) for tag, value in self.extra.items()}
-        self.__init__()  # type: ignore[misc]
+        self.begin_anew()
         return row
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is gathered, so that the row of an interrupted interval is that of an uninterrupted one."""
         return {
             "pairs": {
-                name: [[torch.as_tensor(s), torch.as_tensor(c)] for s, c in pairs] for name, pairs in self.pairs.items()
+                name: [[torch.as_tensor(s), torch.as_tensor(c)] for s, c in pairs]
+                for name, pairs in self.losses.by_name.items()
             },
             "weights": self.weights,
             "norms": [float(norm) for norm in self.norms],
@@ -57,7 +79,8 @@ class Gathered:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
-        self.pairs = {name: [(pair[0], pair[1]) for pair in pairs] for name, pairs in state["pairs"].items()}
+        pairs = {name: [(pair[0], pair[1]) for pair in found] for name, found in state["pairs"].items()}
+        self.losses = LossPairs(pairs)
         self.weights, self.norms, self.extra = dict(state["weights"]), list(state["norms"]), dict(state["extra"])
 
 

@@ -53,7 +53,7 @@ def at_epoch_end(run: Run, *, last: bool) -> None:
 
 def flush_log(run: Run) -> None:
     """Write the row of everything gathered since the last one; nothing if there is nothing."""
-    if not run.gathered.pairs:
+    if not run.gathered.losses.by_name:
         return
     row = run.gathered.take() | learning_rates(run.optimizer.param_groups)
     if not math.isfinite(row.get("train/grad_norm", 0.0)):
@@ -142,7 +142,7 @@ def report_checkpoints(run: Run, *, wait: bool = False) -> None:
 
 def divergence_report(run: Run, window: list[dict[str, Any]], norm: float) -> dict[str, str]:
     """Return what a user needs to find the cause of a gradient that is not finite: samples, losses, the first layer."""
-    parts = {name or "loss": float(pairs[-1][0]) for name, pairs in run.gathered.pairs.items()}
+    parts = {name or "loss": float(pairs[-1][0]) for name, pairs in run.gathered.losses.by_name.items()}
     first = next(
         (n for n, p in run.learnable.items() if p.grad is not None and not bool(torch.isfinite(p.grad).all())),
         "none found",

@@ -45,17 +45,15 @@ def take_snapshot(run: Run) -> Snapshot:
     )
 
 
-def restore(run: Run, checkpoint: Checkpoint) -> None:
-    """Put the state of a checkpoint into a freshly composed run; its stage must have been entered.
+def restore(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
+    """Put a checkpoint, of which `saved_state` gave the state, into a freshly composed run that has entered its stage.
 
     Raises:
         CheckpointError: the state is of other components, another model or other data.
     """
     check_data(run, checkpoint)
     checkpoint.load_into(MODEL_FILE, run.model.state_dict())
-    optimizer = unflatten(checkpoint.document("optimizer.json"), checkpoint.tensors("optimizer.safetensors"))
-    run.optimizer.load_state_dict(optimizer)
-    state = unflatten(checkpoint.document("state.json"), checkpoint.tensors("state.safetensors"))
+    _restore_optimizer(run, checkpoint)
     if run.scheduler is not None:
         run.scheduler.load_state_dict(state["scheduler"])
     if run.scaler is not None:
@@ -87,7 +85,7 @@ def check_data(run: Run, checkpoint: Checkpoint) -> None:
         )
 
 
-def restore_weights(run: Run, checkpoint: Checkpoint) -> None:
+def restore_weights(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
     """Put into a run what an evaluation depends on: the weights, and the state of what takes part in an evaluation.
 
     That is the loss, a component that hears `before_evaluation` as an average of weights does, and an optimizer that
@@ -99,20 +97,22 @@ def restore_weights(run: Run, checkpoint: Checkpoint) -> None:
     check_data(run, checkpoint)
     checkpoint.load_into(MODEL_FILE, run.model.state_dict())
     if hasattr(run.optimizer, "eval"):
-        run.optimizer.load_state_dict(
-            unflatten(checkpoint.document("optimizer.json"), checkpoint.tensors("optimizer.safetensors"))
-        )
-    saved = unflatten(checkpoint.document("state.json"), checkpoint.tensors("state.safetensors"))["components"]
+        _restore_optimizer(run, checkpoint)
+    saved = state["components"]
     for label, component in _stateful(run).items():
         if label in saved and (label == "loss" or hasattr(component, "before_evaluation")):
             component.load_state_dict(saved[label])
 
 
-def saved_moment(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the moment of a checkpoint."""
-    state = unflatten(checkpoint.document("state.json"), checkpoint.tensors("state.safetensors"))
-    moment: dict[str, Any] = state["moment"]
-    return moment
+def _restore_optimizer(run: Run, checkpoint: Checkpoint) -> None:
+    state = unflatten(checkpoint.document("optimizer.json"), checkpoint.tensors("optimizer.safetensors"))
+    run.optimizer.load_state_dict(state)
+
+
+def saved_state(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return all of a checkpoint's state but weights and optimizer: moment, schedule, components."""
+    state: dict[str, Any] = unflatten(checkpoint.document("state.json"), checkpoint.tensors("state.safetensors"))
+    return state
 
 
 def _state(run: Run) -> dict[str, Any]:

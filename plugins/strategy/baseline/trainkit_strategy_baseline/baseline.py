@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import PositiveFloat, PositiveInt
 from trainkit import Plan, Setting, Situation, Stage
-from trainkit.budget import limit_steps, total_steps
+from trainkit.budget import within_cpu_steps
 
 
 def baseline_plan(
@@ -17,8 +17,7 @@ def baseline_plan(
 ) -> Plan:
     """Return the plan of the baseline for a situation; the arguments are those of `Baseline`."""
     recipe = (Stage(name="train", epochs=epochs),)
-    limit = cpu_steps if situation.device == "cpu" else None
-    stages, _ = limit_steps(recipe, situation.train_samples, 1, batch_size, limit)
+    budget = within_cpu_steps(situation, recipe, 1, batch_size, cpu_steps)
     settings = {
         "loop.batch_size": Setting(value=batch_size, reason="a modest batch that fits everywhere"),
         "loop.variants": Setting(value=1, reason="the baseline does not augment"),
@@ -31,15 +30,8 @@ def baseline_plan(
         "scheduler.floor": Setting(value=0.01, reason="the last steps still move a little"),
         "callback": Setting(value=["tensorboard"], reason="curves to look at"),
     }
-    notes: tuple[str, ...] = ()
-    if stages != recipe:
-        full = total_steps(recipe, situation.train_samples, 1, batch_size)
-        note = (
-            f"no accelerator: {stages[0].epochs} of {epochs} epochs, to stay near {limit} optimizer steps. "
-            f"The full recipe takes {full:,}: --set strategy.cpu_steps=none"
-        )
-        notes = (note,)
-    return Plan(strategy="baseline", stages=stages, settings=settings, notes=notes)
+    notes = (budget.note,) if budget.note else ()
+    return Plan(strategy="baseline", stages=budget.stages, settings=settings, notes=notes)
 
 
 class Baseline:

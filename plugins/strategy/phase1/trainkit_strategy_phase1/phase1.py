@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import PositiveFloat, PositiveInt
 from trainkit import Plan, Setting, Situation, Stage
-from trainkit.budget import limit_steps, total_steps
+from trainkit.budget import within_cpu_steps
 
 LR, LR_OF_SHORT_RUN = 1e-4, 1e-3
 EVALUATIONS_OF_SHORT_RUN = 10
@@ -23,8 +23,8 @@ def phase1_plan(
     """Return the plan of phase 1 for a situation; the arguments are those of `Phase1`."""
     samples = situation.train_samples
     recipe = (Stage(name="train", epochs=epochs),)
-    limit = cpu_steps if situation.device == "cpu" else None
-    stages, drawn = limit_steps(recipe, samples, variants, batch_size, limit)
+    budget = within_cpu_steps(situation, recipe, variants, batch_size, cpu_steps)
+    drawn = budget.variants
     settings = {
         "loop.batch_size": Setting(value=batch_size, reason="small batches give many updates from few samples"),
         "loop.variants": Setting(value=drawn, reason=f"{samples} samples are few: an epoch draws each {drawn} times"),
@@ -40,17 +40,10 @@ def phase1_plan(
         "callback.early-stopping.patience": Setting(value=patience, reason="few validation samples make noisy values"),
         "callback.early-stopping.min_delta": Setting(value=1e-3, reason="smaller gains are noise on few samples"),
     }
-    notes: tuple[str, ...] = ()
-    if (stages, drawn) != (recipe, variants):
-        steps = total_steps(stages, samples, drawn, batch_size)
-        full = total_steps(recipe, samples, variants, batch_size)
-        settings |= _short_run(steps, full, lr)
-        note = (
-            f"no accelerator: {stages[0].epochs} of {epochs} epochs and {drawn} of {variants} variants, to stay near "
-            f"{limit} optimizer steps. The full recipe takes {full:,}: --set strategy.cpu_steps=none"
-        )
-        notes = (note,)
-    return Plan(strategy="phase1", stages=stages, settings=settings, notes=notes)
+    notes = (budget.note,) if budget.note else ()
+    if budget.note:
+        settings |= _short_run(budget.steps, budget.full_steps, lr)
+    return Plan(strategy="phase1", stages=budget.stages, settings=settings, notes=notes)
 
 
 def _short_run(steps: int, full: int, lr: float | None) -> dict[str, Setting]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, PositiveFloat, PositiveInt
 from trainkit import Plan, Selection, Setting, Situation, Stage
-from trainkit.budget import limit_steps, total_steps
+from trainkit.budget import within_cpu_steps
 
 Share = Annotated[float, Field(gt=0, le=1)]
 STAGE_NAMES = ("easy", "medium", "all")
@@ -36,8 +36,8 @@ def phase2_plan(
     """Return the plan of phase 2 for a situation; the arguments are those of `Phase2`."""
     samples = situation.train_samples
     recipe = curriculum(epochs, shares if situation.has_difficulty else (1.0, 1.0, 1.0), lr_factors)
-    limit = cpu_steps if situation.device == "cpu" else None
-    stages, drawn = limit_steps(recipe, samples, variants, batch_size, limit)
+    budget = within_cpu_steps(situation, recipe, variants, batch_size, cpu_steps)
+    drawn = budget.variants
     settings = {
         "loop.batch_size": Setting(value=batch_size, reason="enough samples for steadier gradients than phase 1 has"),
         "loop.variants": Setting(value=drawn, reason=f"each of {samples} samples is seen in {drawn} variants an epoch"),
@@ -56,18 +56,12 @@ def phase2_plan(
     notes: list[str] = []
     if not situation.has_difficulty:
         notes.append("the data has no difficulty, so every stage takes all samples")
-    if (stages, drawn) != (recipe, variants):
-        every = max(1, total_steps(stages, samples, drawn, batch_size) // EVALUATIONS_OF_SHORT_RUN)
+    if budget.note:
+        every = max(1, budget.steps // EVALUATIONS_OF_SHORT_RUN)
         reason = f"a short run: about {EVALUATIONS_OF_SHORT_RUN} more evaluations find the best checkpoint better"
         settings["evaluate.every_steps"] = Setting(value=every, reason=reason)
-        shorter = "+".join(str(stage.epochs) for stage in stages)
-        longer = "+".join(str(stage.epochs) for stage in recipe)
-        full = total_steps(recipe, samples, variants, batch_size)
-        notes.append(
-            f"no accelerator: {shorter} of {longer} epochs and {drawn} of {variants} variants, to stay near {limit} "
-            f"optimizer steps. The full recipe takes {full:,}: --set strategy.cpu_steps=none"
-        )
-    return Plan(strategy="phase2", stages=stages, settings=settings, notes=tuple(notes))
+        notes.append(budget.note)
+    return Plan(strategy="phase2", stages=budget.stages, settings=settings, notes=tuple(notes))
 
 
 class Phase2:
