@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import evaluate, preview, resume, run
-    from .contracts import LossOutput, Splits, reading
+    from .contracts import Answer, Finding, Inspection, LossOutput, Panel, Splits, reading
     from .errors import DataError, ExitCode, PluginError, TrainkitError, UsageError
     from .hooks import hookimpl
     from .metrics import SumMetric
@@ -24,6 +24,10 @@ _HOMES = {
     "resume": "api",
     "run": "api",
     "LossOutput": "contracts",
+    "Panel": "contracts",
+    "Inspection": "contracts",
+    "Finding": "contracts",
+    "Answer": "contracts",
     "Splits": "contracts",
     "reading": "contracts",
     "DataError": "errors",
@@ -42,9 +46,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "Answer",
     "DataError",
     "ExitCode",
+    "Finding",
+    "Inspection",
     "LossOutput",
+    "Panel",
     "Plan",
     "PluginError",
     "Registry",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -31,9 +31,12 @@ class LossOutput:
         weights: the weight of each part, for the record.
         per_sample: [B] detached mean loss of each sample, where the loss can tell; or a function of it, which
             is called only if somebody asks.
+        terms: the unweighted terms that `sum` is made of, each a (sum, count) pair with its gradient, for a loss that
+            weighs the terms of another one.
+        inactive: names of terms that are wanted and could not be computed, because the batch lacks what they read.
     """
 
-    __slots__ = ("_per_sample", "count", "parts", "sum", "weights")
+    __slots__ = ("_per_sample", "count", "inactive", "parts", "sum", "terms", "weights")
 
     def __init__(
         self,
@@ -42,9 +45,12 @@ class LossOutput:
         parts: Mapping[str, tuple[Tensor, Tensor | float]] | None = None,
         weights: Mapping[str, Tensor | float] | None = None,
         per_sample: Tensor | Callable[[], Tensor] | None = None,
+        terms: Mapping[str, tuple[Tensor, Tensor | float]] | None = None,
+        inactive: Collection[str] = (),
     ) -> None:
         self.sum, self.count = sum, count
         self.parts, self.weights = parts or {}, weights or {}
+        self.terms, self.inactive = terms or {}, inactive
         self._per_sample = per_sample
 
     @property
@@ -79,7 +85,8 @@ class Splits:
         test: what is looked at once, at the end, or None.
         source: what was read, for people: a path, or 'embedded sample'.
         fingerprint: a hash of the content; a resumed run must find the same.
-        warnings: what a user should know about the data (skipped samples with their reasons, repaired faults).
+        warnings: what a user should know about the data (how many samples were skipped, repaired faults).
+        skipped: (place, reason) of every sample that was left out on request.
     """
 
     train: Dataset
@@ -88,6 +95,7 @@ class Splits:
     source: str = ""
     fingerprint: str = ""
     warnings: Sequence[str] = ()
+    skipped: Sequence[tuple[str, str]] = ()
 
     def items(self) -> list[tuple[str, Dataset]]:
         """Return the (name, dataset) pairs that exist, in the order train, val, test."""
@@ -140,6 +148,102 @@ class Task(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Hold one thing to look at: a picture [H, W, 3] of bytes, or a text, under a title."""
+
+    title: str
+    content: np.ndarray[Any, Any] | str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Hold what a model answers to one input.
+
+    Args:
+        name: of the input, for file names and headings.
+        files: from a suffix, as '.json', to the content of the file that is written.
+        data: the answer as JSON.
+        panels: input, truth where there is one, and answer, side by side.
+    """
+
+    name: str
+    files: Mapping[str, str]
+    data: Any
+    panels: Sequence[Panel] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Hold something that is wrong, or notable, about data.
+
+    Args:
+        rule: which rule it breaks, in a word or two, as 'duplicate' or 'blank picture'.
+        place: file, or file and line, relative to the data.
+        text: what is there, and what should be.
+        is_fault: whether the sample cannot be used as it is.
+    """
+
+    rule: str
+    place: str
+    text: str
+    is_fault: bool = True
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Hold what was found out about data without training on it.
+
+    Args:
+        source: what was looked at.
+        format: the format that was recognised, in words.
+        samples: usable samples by split.
+        findings: every fault and every remark, in the order of the data.
+        facts: figures that describe the data, by name.
+    """
+
+    source: str
+    format: str
+    samples: Mapping[str, int]
+    findings: Sequence[Finding] = ()
+    facts: Mapping[str, float | str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Inspects(Protocol):
+    """Be a task that can look at data and tell all that is wrong with it."""
+
+    def inspect(self, data: Path) -> Inspection: ...
+
+
+@runtime_checkable
+class Answers(Protocol):
+    """Be a task that answers new inputs with a trained model.
+
+    Attributes:
+        adjustable: the names of options that may change after training, as they do not change the model.
+    """
+
+    adjustable: frozenset[str]
+
+    def inputs(self, paths: Sequence[Path]) -> Dataset:
+        """Read what is to be answered; the truth need not be there. Raise DataError with the place."""
+        ...
+
+    def answers(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> Sequence[Answer]:
+        """Return an answer for each sample; `batch` is made of the samples and on the model's device."""
+        ...
+
+
+@runtime_checkable
+class Pictures(Protocol):
+    """Be a task whose samples can be looked at."""
+
+    def picture(self, sample: Sample) -> np.ndarray[Any, Any]:
+        """Return a sample as a picture [H, W, 3] of bytes, with what is known about places drawn in."""
         ...
 
 

@@ -28,6 +28,7 @@ class EventLists:
     on_log: list[Listener]
     before_evaluation: list[Listener]
     after_evaluation: list[Listener]
+    on_pictures: list[Listener]
     on_checkpoint: list[Listener]
     on_epoch_end: list[Listener]
     on_stage_end: list[Listener]

@@ -22,6 +22,7 @@ Any live component may also implement any event. The order of events in a run::
           on_step              optimizer and scheduler have stepped; run.moment.step counts this step
           on_log               at the logging interval
           before_evaluation, after_evaluation
+          on_pictures          when a component shows something
           on_checkpoint        the checkpoint is durable
         on_epoch_end
       on_stage_end
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
     from torch import Tensor
 
     from .contracts import Batch, LossOutput
@@ -152,6 +154,10 @@ class Events:
     @hookspec
     def on_log(self, run: Run, row: Mapping[str, float]) -> None:
         """Hear the scalars of a logging interval or an evaluation, by tag, as they are written to metrics.jsonl."""
+
+    @hookspec
+    def on_pictures(self, run: Run, pictures: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Hear of pictures [H, W, 3] of bytes by tag, as 'samples/NAME'; `run.show(pictures)` announces them."""
 
     @hookspec
     def before_evaluation(self, run: Run, split: str) -> None:

@@ -24,6 +24,8 @@ from .settings import RunSettings
 from .stages import PlannedStage
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .checkpoint import Checkpoints
     from .config import Config
     from .rundir import MetricsFile, RunDirectory
@@ -120,6 +122,11 @@ class Run:
     def record(self, tag: str, value: Tensor | float) -> None:
         """Put a scalar into the next row of the training log."""
         self.gathered.extra[tag] = value.detach() if isinstance(value, Tensor) else value
+
+    def show(self, pictures: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Announce pictures [H, W, 3] of bytes by tag to all who show or keep them."""
+        for hear in self.events.on_pictures:
+            hear(self, pictures)
 
     def check_signal_in_evaluation(self) -> None:
         """Leave an evaluation when a signal arrived."""
