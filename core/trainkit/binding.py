@@ -41,17 +41,28 @@ class Binding:
         return self.function(**arguments)
 
 
-def bind(function: Callable[..., Any], signature_of: Callable[..., Any], reads: Iterable[str] | None = None) -> Binding:
+def bind(
+    function: Callable[..., Any],
+    signature_of: Callable[..., Any],
+    reads: Iterable[str] | None = None,
+    reads_optional: Iterable[str] = (),
+) -> Binding:
     """Return the binding of a function.
 
     Args:
         function: what is called, as a loss module.
         signature_of: what carries the parameters, as the module's forward.
-        reads: the names read, in the order of the parameters, where they are not the parameters' own names.
+        reads: the names read, in the order of the parameters, where they are not the parameters' own names. A function
+            that takes any keyword (`**values`) gets each of them under its own name.
+        reads_optional: further names that a function of any keyword takes when they are there.
     """
-    parameters = [
-        p for p in inspect.signature(signature_of).parameters.values() if p.kind in _NAMED and p.name != "self"
-    ]
+    shown = inspect.signature(signature_of).parameters.values()
+    parameters = [p for p in shown if p.kind in _NAMED and p.name != "self"]
+    if reads is not None and any(p.kind is inspect.Parameter.VAR_KEYWORD for p in shown):
+        needed = tuple(dict.fromkeys([*reads, *(p.name for p in parameters if p.default is inspect.Parameter.empty)]))
+        own = (p.name for p in parameters if p.default is not inspect.Parameter.empty)
+        wanted = (name for name in dict.fromkeys([*own, *reads_optional]) if name not in needed)
+        return Binding(function, tuple((name, name) for name in needed), tuple((name, name) for name in wanted))
     if reads is not None:
         pairs = tuple((parameter.name, name) for parameter, name in zip(parameters, reads, strict=False))
         return Binding(function, pairs, ())
@@ -62,7 +73,8 @@ def bind(function: Callable[..., Any], signature_of: Callable[..., Any], reads: 
 
 def bind_loss(loss: Any) -> Binding:
     """Bind a loss by the parameters of its forward."""
-    return bind(loss, loss.forward if hasattr(loss, "forward") else loss, getattr(loss, "reads", None))
+    signature_of = loss.forward if hasattr(loss, "forward") else loss
+    return bind(loss, signature_of, getattr(loss, "reads", None), getattr(loss, "reads_optional", ()))
 
 
 def bind_metric(metric: Any) -> Binding:
