@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pluggy
@@ -56,6 +56,8 @@ def _positional(impl: pluggy.HookImpl, specification: tuple[str, ...]) -> Listen
 def resolve(components: Iterable[tuple[str, object]]) -> EventLists:
     """Register live components with the run's own plugin manager and resolve every event.
 
+    A component that is a module is followed by the modules inside it, so that a loss inside a loss hears as one alone.
+
     Args:
         components: (label, object) pairs; the label, as 'callback early-stopping', stands in messages.
 
@@ -65,13 +67,23 @@ def resolve(components: Iterable[tuple[str, object]]) -> EventLists:
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(Events)
     # pluggy calls the newest implementation first: registered in reverse, they are called in the order of the config.
-    for label, component in reversed(list(components)):
+    for label, component in reversed(list(_with_inner(components))):
         try:
             manager.register(component, name=label)
             manager.check_pending()
         except pluggy.PluginValidationError as error:
             raise _wrong_event(label, error) from error
     return EventLists(manager)
+
+
+def _with_inner(components: Iterable[tuple[str, object]]) -> Iterator[tuple[str, object]]:
+    seen: set[int] = set()
+    for label, component in components:
+        modules = getattr(component, "named_modules", None)
+        for path, heard in modules() if modules is not None else [("", component)]:
+            if id(heard) not in seen:
+                seen.add(id(heard))
+                yield f"{label} {path}".strip(), heard
 
 
 def _wrong_event(label: str, error: pluggy.PluginValidationError) -> errors.PluginError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
+from torch import nn
 from trainkit import hookimpl
 from trainkit.errors import PluginError
 from trainkit.events import EVENT_NAMES, EventLists, resolve
@@ -43,6 +44,25 @@ def test_a_full_implementation_is_called_without_a_wrapper() -> None:
 
 def test_an_event_nobody_hears_is_an_empty_list() -> None:
     assert all(getattr(resolve([]), name) == [] for name in EVENT_NAMES)
+
+
+def test_modules_inside_a_component_hear_after_it_and_once() -> None:
+    class Hearer(nn.Module):
+        def __init__(self, name: str, notes: list, *inner: nn.Module) -> None:
+            super().__init__()
+            self.name, self.notes = name, notes
+            self.inner = nn.ModuleList(inner)
+
+        @hookimpl
+        def on_step(self) -> None:
+            self.notes.append(self.name)
+
+    notes: list = []
+    inmost = Hearer("inmost", notes)
+    loss = Hearer("outer", notes, Hearer("inner", notes, inmost), inmost)
+    for hear in resolve([("loss", loss), ("callback", inmost)]).on_step:
+        hear("run")
+    assert notes == ["outer", "inner", "inmost"]
 
 
 def test_misspelt_events_are_refused_with_the_right_spelling() -> None:
