@@ -25,7 +25,7 @@ def f1(shared: float, predicted: float, target: float) -> float:
 
 
 def sample_sums(level: Level, predicted: Sequence[str], target: Sequence[str]) -> dict[str, float]:
-    """Return what one sample adds to the sums of a level."""
+    """Return what one sample adds to the sums of a level; without an element on either side it is no sample."""
     shared = matches(predicted, target)
     sums: dict[str, float] = {"shared": shared, "predicted": len(predicted), "target": len(target)}
     if predicted or target:
@@ -36,9 +36,9 @@ def sample_sums(level: Level, predicted: Sequence[str], target: Sequence[str]) -
 class ElementF1(SumMetric):
     """Compute F1, precision and recall of elements at the levels base, key and path.
 
-    Rules are those of 6.1. Micro figures take the counts of all samples together; macro figures are the mean over
-    samples. Where nothing was predicted, precision is undefined: NaN as a micro figure, and an F1 of 0 in the mean. A
-    sample with no element on either side is not counted.
+    Rules are those of 6.1. Micro figures, precision and recall take the counts of all samples together; macro
+    figures are the mean over samples. Where nothing was predicted, precision is undefined: NaN, and an F1 of 0 in the
+    mean. A sample with no element on either side is not counted.
 
     Args:
         level: the level whose micro F1 comes first, and so stands for the metric.
@@ -60,12 +60,12 @@ class ElementF1(SumMetric):
         self.add(**sums)
 
     def compute(self) -> dict[str, float]:
-        """Return F1 as LEVEL-micro and LEVEL-macro, the chosen level first, then its precision and recall."""
+        """Return F1 as LEVEL-micro and LEVEL-macro, LEVEL-precision and LEVEL-recall, the chosen level first."""
         results: dict[str, float] = {}
         for level in (self.level, *(other for other in LEVELS if other != self.level)):
             shared, predicted, target = (self.total(f"{level}_{name}") for name in ("shared", "predicted", "target"))
             results[f"{level}-micro"] = f1(shared, predicted, target)
             results[f"{level}-macro"] = self.ratio(f"{level}_f1", f"{level}_samples")
-        results["precision"] = self.ratio(f"{self.level}_shared", f"{self.level}_predicted")
-        results["recall"] = self.ratio(f"{self.level}_shared", f"{self.level}_target")
+            results[f"{level}-precision"] = self.ratio(f"{level}_shared", f"{level}_predicted")
+            results[f"{level}-recall"] = self.ratio(f"{level}_shared", f"{level}_target")
         return results
