@@ -68,9 +68,25 @@ def name_sources(layout: Node, structure: Node | None) -> Node:
     def rename(current: Node) -> Node:
         base, *pointers = current["key"].split("@")
         kept = [names[int(i)] for i in pointers if int(i) < len(names)]
-        return node("@".join([base, *kept]), [rename(child) for child in current["children"]])
+        return node("@".join([base, *kept]), [rename(child) for child in current["children"]], current["attributes"])
 
     return rename(layout)
+
+
+def written(layout: Node) -> list[str]:
+    """Return a layout as it is written: keys, '{' and '}' around children, ',' between two leaves.
+
+    It is the language of pix2code, its white space left out.
+    """
+    found: list[str] = [layout["key"]] if layout["key"] != NAMELESS else []
+    if layout["children"]:
+        inner: list[str] = []
+        for before, child in zip([None, *layout["children"]], layout["children"], strict=False):
+            if before is not None and not before["children"] and not child["children"]:
+                inner.append(",")
+            inner += written(child)
+        found = [*found, OPEN, *inner, CLOSE] if found else inner
+    return found
 
 
 def cut(layout: Node, sources: Sequence[tuple[int, ...]], room: int, nodes: int) -> tuple[Node, list[tuple[int, ...]]]:

@@ -2,96 +2,161 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
-from pydantic import Field, PositiveInt
-from torch import Tensor, nn
-from trainkit.contracts import IGNORED_LABEL, Batch, Outputs, Sample, Splits
+from pydantic import Field, NonNegativeFloat, PositiveInt
+from torch import nn
+from trainkit.contracts import Answer, Batch, Inspection, Outputs, Sample, Splits
 from trainkit.errors import UsageError
 
-from .batch import pad, structure_row, words_of
+from .answers import answer
+from .baselines import Baselines
+from .batch import pixels, properties, structures
 from .dataset import LayoutDataset
 from .detect import read_data
-from .linear import delinearise, elements
-from .model import LayoutModel
+from .encoder import PageEncoder, Stem
+from .inputs import read_inputs
+from .linear import elements, name_sources, written
+from .looks import picture_of
+from .noise import MaskSchedule
+from .order_diffusion import STRUCTURE_INPUTS, DiffusionOrder
+from .order_words import WordOrder
+from .presets import PresetName, size_of
+from .sampler import Sampling
 from .sections import write_sections
 from .splits import BadSamples
 from .tree import Node, structure_words, walk
-from .vocabulary import PAD_ID, Vocabulary
+from .vocabulary import Tags
 
 EMBEDDED = "embedded sample: 50 sections"
-ELEMENT_LEVELS = ("base", "key", "path")
-STRUCTURE_INPUTS = ("struct_ids", "struct_classes", "depth", "sibling", "struct_mask")
-Elements = dict[str, list[str]]
+PREDICTIONS = frozenset(
+    {
+        "predictions", "predicted_elements", "target_elements", "predicted_layouts", "target_layouts",
+        "predicted_tokens", "target_tokens",
+    }
+)  # fmt: skip
+Share = Annotated[float, Field(ge=0, lt=1)]
+Guidance = Literal["constant", "ramp"]
+Format = Literal["auto", "folders", "envelope", "pix2code", "boxes"]
 
 
 class LayoutTask:
     """Learn to write the layout of a page section from its screenshot and, where there is one, its structure.
 
     Args:
-        image_size: side of the square, in pixels, into which screenshots are fitted.
-        patch: side of a patch of the picture in pixels; image_size must be a multiple of it.
-        width: features of a position of the model.
-        heads: attention heads; width must be a multiple of four times this number.
-        encoder_layers: layers that read screenshot and structure.
-        decoder_layers: layers that write the layout.
+        order: how layouts are decoded: slots of the tree by masked diffusion, or words from left to right.
+        preset: size of the model; the sizes below go before it.
+        width: features of a position; a multiple of four times the heads.
+        heads: attention heads.
+        encoder_layers: layers that read.
+        decoder_layers: layers that write.
+        patch: side of a patch of the picture in pixels.
+        stem: how patches become features: a projection, or convolutions, which few samples teach more.
+        image_size: side of the square, in pixels, into which screenshots are fitted; a multiple of the patch.
         dropout: share of features dropped in training.
-        max_length: most words of a linearised layout; longer ones are cut at subtree borders.
+        drop_path: stochastic depth, rising from 0 at the first layer to this at the last.
+        feature_noise: standard deviation of noise on the embedded inputs in training.
+        keys: whether sources are pointed to (factorised) or a whole key is one class (flat); diffusion only.
+        max_length: most slots or words of a layout; longer ones are cut at subtree borders.
+        mask_schedule: how the share of hidden slots follows the time.
+        condition_dropout: probability that a training sample loses its whole condition; guidance needs it.
+        part_dropout: probability that it loses only its picture, or only its structure.
+        scales: further sides, ascending, at which pictures are read in training, for multi-scale losses.
+        steps: most steps in which generation uncovers the slots of a level.
+        guidance: classifier-free guidance of generation; 1 for none.
+        guidance_schedule: whether the guidance is constant or rises over the steps.
+        temperature: of generation; 0 takes the most likely.
+        format: of the data; auto recognises it.
         on_bad_sample: stop at samples that cannot be used, or skip them.
         max_bad_fraction: share of bad samples up to which 'skip' goes on.
     """
 
-    gives = frozenset(
-        {"pixel_values", "labels", "logits", "predictions", "predicted_elements", "target_elements", *STRUCTURE_INPUTS}
-    )
-    predicts = frozenset({"predictions", "predicted_elements", "target_elements"})
     sample_keys = frozenset({"id", "image", "structure", "layout", "props", "source"})
-    defaults: Mapping[str, Any] = {
-        "loss.use": "cross-entropy",
-        "metric": ["token-accuracy", "element-f1"],
-        "augmenter": ["structure"],
-        "evaluate.monitor": "val/loss",
-    }
+    predicts = PREDICTIONS
+    adjustable = frozenset({"steps", "guidance", "guidance_schedule", "temperature"})
 
     def __init__(
         self,
+        order: Literal["diffusion", "left-to-right"] = "diffusion",
+        preset: PresetName = "tiny",
+        width: PositiveInt | None = None,
+        heads: PositiveInt | None = None,
+        encoder_layers: PositiveInt | None = None,
+        decoder_layers: PositiveInt | None = None,
+        patch: PositiveInt | None = None,
+        stem: Stem = "convolution",
         image_size: PositiveInt = 128,
-        patch: PositiveInt = 16,
-        width: PositiveInt = 96,
-        heads: PositiveInt = 4,
-        encoder_layers: PositiveInt = 3,
-        decoder_layers: PositiveInt = 2,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1,
+        dropout: Share = 0.1,
+        drop_path: Share = 0.0,
+        feature_noise: NonNegativeFloat = 0.0,
+        keys: Literal["factorised", "flat"] = "factorised",
         max_length: Annotated[int, Field(ge=8)] = 256,
+        mask_schedule: MaskSchedule = "cosine",
+        condition_dropout: Share = 0.1,
+        part_dropout: Share = 0.0,
+        scales: tuple[PositiveInt, ...] = (),
+        steps: PositiveInt = 8,
+        guidance: NonNegativeFloat = 7.5,
+        guidance_schedule: Guidance = "constant",
+        temperature: NonNegativeFloat = 0.0,
+        format: Format = "auto",
         on_bad_sample: BadSamples = "stop",
         max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01,
     ) -> None:
-        if image_size % patch:
-            raise UsageError(f"task.image_size = {image_size} is not a multiple of task.patch = {patch}")
-        if width % (4 * heads):
-            raise UsageError(f"task.width = {width} is not a multiple of 4 * task.heads = {4 * heads}")
-        self.image_size, self.max_length = image_size, max_length
-        self.on_bad_sample, self.max_bad_fraction = on_bad_sample, max_bad_fraction
-        self._model_options = {
-            "image_size": image_size,
-            "patch": patch,
-            "width": width,
-            "heads": heads,
-            "encoder_layers": encoder_layers,
-            "decoder_layers": decoder_layers,
-            "dropout": dropout,
-            "max_length": max_length,
+        size = size_of(preset, width, heads, encoder_layers, decoder_layers, patch)
+        for side in (image_size, *scales):
+            if side % size.patch:
+                raise UsageError(f"task.image_size and task.scales: {side} is not a multiple of the patch {size.patch}")
+        if stem == "convolution" and size.patch & (size.patch - 1):
+            raise UsageError(f"task.stem = convolution halves the picture: task.patch = {size.patch} is no power of 2")
+        if order == "left-to-right" and (keys == "flat" or scales):
+            raise UsageError("task.keys = flat and task.scales belong to task.order = diffusion")
+        self.size, self.stem, self.image_size = size, stem, image_size
+        self.regularisers = {"dropout": dropout, "drop_path": drop_path, "feature_noise": feature_noise}
+        self.condition_dropout = condition_dropout
+        self.sampling = Sampling(steps, guidance, guidance_schedule == "ramp", temperature)
+        self.format, self.on_bad_sample, self.max_bad_fraction = format, on_bad_sample, max_bad_fraction
+        self.order: Any
+        if order == "diffusion":
+            noise = {
+                "schedule": mask_schedule,
+                "condition_dropout": condition_dropout,
+                "part_dropout": part_dropout,
+                "scales": scales,
+            }
+            self.order = DiffusionOrder(size, max_length, keys == "flat", dropout, drop_path, noise)
+        else:
+            self.order = WordOrder(size, max_length, dropout)
+        self.tags = Tags(rows=size.structure_words)
+        self.has_pictures = self.has_structures = True
+        self.has_props = False
+        self.baseline = Baselines()
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """Return the settings that this task proposes."""
+        loss = "masked-diffusion" if isinstance(self.order, DiffusionOrder) else "cross-entropy"
+        return {
+            "loss.use": loss,
+            "metric": ["token-accuracy", "element-f1", "layout-quality", "token-error"],
+            "augmenter": ["structure"],
+            "evaluate.monitor": "val/loss",
         }
-        self.vocabulary = Vocabulary(())
-        self.longest = 0
-        self.usual_word = PAD_ID
-        self.usual_elements: Elements = {level: [] for level in ELEMENT_LEVELS}
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """Return the names in a batch, in outputs and in predictions, as far as the data has them."""
+        targets, outputs = self.order.gives(self.has_pictures, self.has_structures)
+        inputs = {"layouts", "structures", "target_trees"}
+        inputs |= {"pixel_values"} if self.has_pictures else set()
+        inputs |= {*STRUCTURE_INPUTS, "struct_parent"} if self.has_structures else set()
+        inputs |= {"props"} if self.has_props else set()
+        return PREDICTIONS | targets | outputs | inputs
 
     def read(self, data: Path | None, seed: int) -> Splits:
         """Read and check the data, or write and read the embedded sample; `seed` changes neither.
@@ -102,135 +167,142 @@ class LayoutTask:
         if data is None:
             with TemporaryDirectory(prefix="trainkit-layout-") as folder:
                 write_sections(Path(folder))
-                splits = self._read(Path(folder))
-            return Splits(splits.train, splits.val, splits.test, EMBEDDED, splits.fingerprint, splits.warnings)
+                return replace(self._read(Path(folder)), source=EMBEDDED)
         return self._read(Path(data))
 
     def _read(self, data: Path) -> Splits:
-        splits = read_data(data, self.image_size, self.on_bad_sample, self.max_bad_fraction)
-        cut_short = sum(
-            len(words_of(sample, 10**9, 10**9)) > len(words_of(sample, self.max_length))
-            for _, part in splits.items()
-            if isinstance(part, LayoutDataset)
-            for sample in part.samples
-        )
-        if not cut_short:
-            return splits
-        warning = f"{cut_short} layouts do not fit task.max_length = {self.max_length} words: cut at subtree borders"
-        return Splits(
-            splits.train, splits.val, splits.test, splits.source, splits.fingerprint, (*splits.warnings, warning)
-        )
+        return read_data(data, self.image_size, self.on_bad_sample, self.max_bad_fraction)
+
+    def inspect(self, data: Path) -> Inspection:
+        """Look at data and tell all that is wrong with it."""
+        from .inspection import inspect
+
+        return inspect(data, self.image_size, self.format)
 
     def fit(self, train: Any) -> None:
-        """Learn the words, the longest layout and the usual answers from the training split."""
+        """Learn words, shapes of trees and usual answers from the training split."""
         samples: Sequence[Sample] = train.__getitems__(list(range(len(train))))
-        layouts = [words_of(sample, self.max_length) for sample in samples]
-        tags = {
-            structure_words(current["key"])[0] for s in samples if s["structure"] for current in walk(s["structure"])
-        }
-        words = {word for layout in layouts for word in layout if word[0] != "@"}
-        self.vocabulary = Vocabulary(tags | words)
-        self.longest = max(len(layout) for layout in layouts)
-        counts = Counter(word for layout in layouts for word in layout)
-        self.usual_word = self.vocabulary.encode([min(counts, key=lambda word: (-counts[word], word))])[0]
-        found = [elements(delinearise(layout)) for layout in layouts]
-        self.usual_elements = {level: usual([each[level] for each in found]) for level in ELEMENT_LEVELS}
+        trees = [sample["structure"] for sample in samples if sample["structure"] is not None]
+        self.tags = Tags(
+            {structure_words(part["key"])[0] for tree in trees for part in walk(tree)}, self.size.structure_words
+        )
+        self.has_pictures = any(sample["image"] is not None for sample in samples)
+        self.has_structures = bool(trees)
+        self.has_props = any(sample["props"] for sample in samples)
+        self._check_capacity()
+        self.order.fit(samples)
+        self.baseline = Baselines.learned([self.order.target_tree(sample) for sample in samples])
+
+    def _check_capacity(self) -> None:
+        if self.tags.buckets < 1:
+            raise UsageError(
+                f"the preset has {self.tags.rows} rows for structures, and the data has {len(self.tags.tags)} tags",
+                do="take a larger one, as --set task.preset=medium",
+            )
 
     def build_model(self) -> nn.Module:
-        """Return a fresh model for the fitted vocabulary."""
-        return LayoutModel(len(self.vocabulary.words), self.vocabulary.pointers, **self._model_options)
+        """Return a fresh model for what was learned."""
+        size = self.size
+        encoder = PageEncoder(
+            size.width, size.heads, size.encoder_layers, size.patch, self.tags.rows, self.stem, **self.regularisers
+        )
+        model: nn.Module = self.order.build(encoder)
+        return model
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        """Return the batch: pixel_values [B, 3, H, W] in [-1, 1], labels [B, L], the structure where all have one."""
-        images = np.stack([sample["image"] for sample in samples])
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32).contiguous().div_(127.5).sub_(1.0)
-        labels = [self.vocabulary.encode(words_of(sample, self.max_length)) for sample in samples]
-        batch = {"pixel_values": pixels, "labels": pad(labels, IGNORED_LABEL)}
-        if all(sample["structure"] is not None for sample in samples):
-            batch |= self._collate_structures([sample["structure"] for sample in samples])
-        return batch
-
-    def _collate_structures(self, structures: Sequence[Node]) -> dict[str, Tensor]:
-        rows = [structure_row(structure) for structure in structures]
-        ids = pad([self.vocabulary.encode(row.tags) for row in rows], PAD_ID)
-        most = max(max(map(len, row.classes)) for row in rows)
-        classes = torch.zeros(*ids.shape, max(1, most), dtype=torch.long)
-        for i, row in enumerate(rows):
-            classes[i, : len(row.classes), :most] = pad(row.classes, 0, most)
-        lengths = torch.tensor([len(row.tags) for row in rows])
-        return {
-            "struct_ids": ids,
-            "struct_classes": classes,
-            "depth": pad([row.depths for row in rows], 0),
-            "sibling": pad([row.siblings for row in rows], 0),
-            "struct_mask": torch.arange(ids.shape[1])[None] < lengths[:, None],
+        """Return the batch: inputs, targets of the decoding order, and the layouts and structures themselves."""
+        batch: dict[str, Any] = {
+            "layouts": [sample["layout"] for sample in samples],
+            "structures": [sample["structure"] for sample in samples],
+            "target_trees": [self.order.target_tree(sample) for sample in samples],
         }
+        if all(sample["image"] is not None for sample in samples):
+            batch["pixel_values"] = pixels([sample["image"] for sample in samples])
+        nodes = 0
+        if all(sample["structure"] is not None for sample in samples):
+            batch |= structures([sample["structure"] for sample in samples], self.tags)
+            nodes = batch["struct_ids"].shape[1]
+        if self.has_props:
+            batch["props"] = properties(samples)
+        return batch | self.order.targets(samples, nodes)
 
     @torch.no_grad()
     def predict(self, model: nn.Module, batch: Batch, outputs: Outputs) -> Mapping[str, Any]:
-        """Return the layouts that the model writes by itself, one most likely word after the other.
+        """Return the layouts that the model generates by itself.
 
-        `outputs` come from the right words before each position and are therefore not looked at.
+        `outputs` know a part of the right answer and are therefore not looked at.
         """
-        structure = {name: batch[name] for name in STRUCTURE_INPUTS if name in batch}
-        memory = model.encode(batch["pixel_values"], **structure)  # type: ignore[operator]
-        # Nothing in training is longer than `longest`; a quarter more leaves room, and an end to those who never stop.
-        written = model.generate(memory, self.longest + self.longest // 4 + 1)  # type: ignore[operator]
-        labels = batch["labels"]
-        predictions = torch.full_like(labels, PAD_ID)
-        length = min(labels.shape[1], written.shape[1])
-        predictions[:, :length] = written[:, :length]
+        self._check_guidance()
+        trees = self.order.write(model, batch, self.sampling)
+        return self._predicted(trees, batch)
+
+    def _check_guidance(self) -> None:
+        guided = isinstance(self.order, DiffusionOrder) and self.sampling.guidance != 1
+        if guided and not self.condition_dropout:
+            raise UsageError(
+                f"task.guidance = {self.sampling.guidance:g} needs a model that was trained without its condition, too",
+                why="task.condition_dropout = 0: what the model would say without a page is unknown",
+                do="add --set task.guidance=1, or train with --set task.condition_dropout=0.1",
+            )
+
+    def _predicted(self, trees: Sequence[Node], batch: Batch) -> dict[str, Any]:
+        named = [name_sources(tree, page) for tree, page in zip(trees, batch["structures"], strict=True)]
         return {
-            "predictions": predictions,
-            "predicted_elements": self._elements(written),
-            "target_elements": self._elements(labels),
+            "predictions": self.order.aligned(trees, batch),
+            "predicted_elements": [elements(tree) for tree in trees],
+            "target_elements": [elements(tree) for tree in batch["target_trees"]],
+            "predicted_layouts": named,
+            "target_layouts": batch["layouts"],
+            "predicted_tokens": [written(tree) for tree in named],
+            "target_tokens": [written(tree) for tree in batch["layouts"]],
         }
 
-    def _elements(self, ids: Tensor) -> list[Elements]:
-        return [elements(delinearise(self.vocabulary.decode(row))) for row in ids.tolist()]
+    def inputs(self, paths: Sequence[Path]) -> LayoutDataset:
+        """Read screenshots and sample folders; structure and layout need not be there."""
+        return read_inputs(paths, self.image_size)
+
+    def answers(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> list[Answer]:
+        """Return a layout for each sample."""
+        predicted = self.predict(model, batch, {})
+        return [
+            answer(sample, layout, self.writes_dsl)
+            for sample, layout in zip(samples, predicted["predicted_layouts"], strict=True)
+        ]
+
+    @property
+    def writes_dsl(self) -> bool:
+        """Return whether layouts are those of pix2code: of pictures alone, without places."""
+        return not self.has_structures and self.has_pictures and not getattr(self.order, "has_boxes", False)
+
+    def picture(self, sample: Sample) -> Any:
+        """Return a sample's screenshot with its boxes drawn in, [H, W, 3] of bytes."""
+        return picture_of(sample)
 
     def baselines(self) -> Mapping[str, Callable[[Batch], Mapping[str, Any]]]:
-        """Return the predictors that know nothing of the sample: 'all-pad', and 'majority' from the training split."""
+        """Return the predictors that know nothing of the sample: nothing at all, the usual word, the usual elements."""
 
-        def all_pad(batch: Batch) -> Mapping[str, Any]:
-            return self._constant(batch, PAD_ID, {level: [] for level in ELEMENT_LEVELS})
+        def predictor(make: Callable[[Node], Node]) -> Callable[[Batch], Mapping[str, Any]]:
+            return lambda batch: self._predicted([make(tree) for tree in batch["target_trees"]], batch)
 
-        def majority(batch: Batch) -> Mapping[str, Any]:
-            return self._constant(batch, self.usual_word, self.usual_elements)
-
-        return {"all-pad": all_pad, "majority": majority}
-
-    def _constant(self, batch: Batch, word: int, found: Elements) -> Mapping[str, Any]:
-        labels = batch["labels"]
-        return {
-            "predictions": torch.where(labels == IGNORED_LABEL, PAD_ID, word),
-            "predicted_elements": [found] * len(labels),
-            "target_elements": self._elements(labels),
-        }
+        return {name: predictor(make) for name, make in self.baseline.predictors().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `fit` learned, as JSON."""
+        """Return what was learned, as JSON."""
         return {
-            "vocabulary": self.vocabulary.state_dict(),
-            "longest": self.longest,
-            "usual_word": self.usual_word,
-            "usual_elements": self.usual_elements,
+            "tags": list(self.tags.tags),
+            "has_pictures": self.has_pictures,
+            "has_structures": self.has_structures,
+            "has_props": self.has_props,
+            "baseline": self.baseline.state_dict(),
+            "order": self.order.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
-        self.vocabulary = Vocabulary(**state["vocabulary"])
-        self.longest, self.usual_word = state["longest"], state["usual_word"]
-        self.usual_elements = {level: list(state["usual_elements"][level]) for level in ELEMENT_LEVELS}
+        self.tags = Tags(state["tags"], self.size.structure_words)
+        self.has_pictures, self.has_structures = state["has_pictures"], state["has_structures"]
+        self.has_props = state["has_props"]
+        self.baseline = Baselines(**state["baseline"])
+        self.order.load_state_dict(state["order"])
 
 
-def usual(found: Sequence[Sequence[str]]) -> list[str]:
-    """Return the multiset that most samples agree on: the k-th copy of an element that more than half of them have.
-
-    Where they agree on nothing, the element that most of them have stands alone: a baseline that predicts nothing is no
-    majority.
-    """
-    copies = Counter((item, copy) for each in found for item, count in Counter(each).items() for copy in range(count))
-    agreed = sorted(item for (item, _), samples in copies.items() if 2 * samples > len(found))
-    most_common = min(copies, key=lambda item: (-copies[item], item), default=None)
-    return agreed or ([most_common[0]] if most_common else [])

@@ -1,4 +1,4 @@
-"""Words as numbers: one vocabulary for structures and layouts, built on the training split and frozen."""
+"""Words as numbers: the words of layouts and the tags of structures, built on the training split and frozen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from zlib import crc32
 from .linear import CLOSE, END, OPEN
 
 PAD, UNKNOWN, MASK = "<pad>", "<unk>", "<mask>"
-PAD_ID, UNKNOWN_ID, END_ID = 0, 1, 2
+PAD_ID, UNKNOWN_ID, END_ID, OPEN_ID, CLOSE_ID = range(5)
 SPECIAL = (PAD, UNKNOWN, END, OPEN, CLOSE)
 MAX_NODES = 128
 BUCKETS = 1024
@@ -39,11 +39,32 @@ class Vocabulary:
         """Return the words of numbers, without padding and what lies outside the vocabulary."""
         return [self._names[i] for i in ids if PAD_ID < i < len(self._names)]
 
-    def state_dict(self) -> dict[str, object]:
-        """Return the vocabulary as JSON."""
-        return {"words": list(self.words[len(SPECIAL) :]), "pointers": self.pointers}
 
+class Tags:
+    """Number what structure nodes are made of: row 0 nothing, row 1 an unknown tag, the tags, then hashed classes.
 
-def buckets(words: Sequence[str]) -> list[int]:
-    """Return a number in [1, BUCKETS) for each word: classes never seen in training have an embedding, too."""
-    return [1 + crc32(word.encode("utf-8", "surrogatepass")) % (BUCKETS - 1) for word in words]
+    Classes share buckets, so that a class never seen in training has a row, too.
+
+    Args:
+        tags: the tags found in training data.
+        rows: rows of the whole table; 0 for as many as 1,024 buckets need.
+    """
+
+    def __init__(self, tags: Iterable[str] = (), rows: int = 0) -> None:
+        self.tags = tuple(sorted(set(tags)))
+        self.first_bucket = 2 + len(self.tags)
+        self.rows = rows or self.first_bucket + BUCKETS
+        self._ids = {tag: 2 + i for i, tag in enumerate(self.tags)}
+
+    @property
+    def buckets(self) -> int:
+        """Return the number of rows that classes share."""
+        return self.rows - self.first_bucket
+
+    def encode(self, tags: Iterable[str]) -> list[int]:
+        """Return the rows of tags."""
+        return [self._ids.get(tag, UNKNOWN_ID) for tag in tags]
+
+    def hashed(self, words: Sequence[str]) -> list[int]:
+        """Return the rows of classes and annotations."""
+        return [self.first_bucket + crc32(word.encode("utf-8", "surrogatepass")) % self.buckets for word in words]

@@ -1,0 +1,138 @@
+"""The decoding order 'left-to-right': a layout as words, each after those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from trainkit.contracts import IGNORED_LABEL, Batch, Sample
+
+from .alignment import align
+from .autoregressive import LayoutWriter, Trail, kind_of
+from .batch import pad
+from .canvas import PLACES
+from .encoder import PageEncoder
+from .linear import cut, delinearise, linearise
+from .order_diffusion import STRUCTURE_INPUTS, pointed
+from .presets import Size
+from .sampler import Sampling
+from .tree import Node, walk
+from .vocabulary import MAX_NODES, PAD_ID, Vocabulary
+
+
+class WordOrder:
+    """Turn layouts into words, and what a model writes into layouts.
+
+    Args:
+        size: of the model.
+        max_length: most words; longer layouts are cut at subtree borders.
+        dropout: share of features dropped in training.
+    """
+
+    def __init__(self, size: Size, max_length: int, dropout: float) -> None:
+        self.size, self.max_length, self.dropout = size, max_length, dropout
+        self.vocabulary = Vocabulary(())
+        self.longest = 0
+
+    def fit(self, samples: Sequence[Sample]) -> None:
+        """Learn the words and the longest layout."""
+        layouts = [self.words_of(sample) for sample in samples]
+        self.vocabulary = Vocabulary({word for layout in layouts for word in layout if word[0] != "@"})
+        self.longest = max(len(layout) for layout in layouts)
+
+    def gives(self, has_pictures: bool, has_structures: bool) -> tuple[frozenset[str], frozenset[str]]:
+        """Return the names of the targets in a batch and of the model's outputs."""
+        return frozenset({"labels", "word_paths"}), frozenset({"logits"})
+
+    def build(self, encoder: PageEncoder) -> nn.Module:
+        """Return a fresh model."""
+        words, size = self.vocabulary.words, self.size
+        return LayoutWriter(
+            encoder, len(words), self.vocabulary.pointers, [kind_of(word, i) for i, word in enumerate(words)],
+            size.width, size.heads, size.decoder_layers, size.places, self.max_length, self.dropout,
+        )  # fmt: skip
+
+    def words_of(self, sample: Sample, max_length: int | None = None) -> list[str]:
+        """Return the words of a sample's layout, cut to what the model can read and write."""
+        max_length = max_length or self.max_length
+        layout, structure = sample["layout"], sample["structure"]
+        sources = align(structure, layout) if structure is not None else [()] * sum(1 for _ in walk(layout))
+        words = linearise(layout, sources)
+        if len(words) <= max_length and all(i < MAX_NODES for chain in sources for i in chain):
+            return words
+        return linearise(*cut(layout, sources, max_length, MAX_NODES))
+
+    def is_cut(self, sample: Sample) -> bool:
+        """Return whether a layout does not fit."""
+        return len(self.words_of(sample, 10**9)) > len(self.words_of(sample))
+
+    def target_tree(self, sample: Sample) -> Node:
+        """Return the true layout in the form in which predictions are compared: keys with pointers."""
+        layout, structure = sample["layout"], sample["structure"]
+        return layout if structure is None else pointed(layout, iter(align(structure, layout)))
+
+    def targets(self, samples: Sequence[Sample], nodes: int) -> dict[str, Tensor]:
+        """Return labels [B, L] and word_paths [B, L, levels]: where in the tree each word stands."""
+        rows = [self.words_of(sample) for sample in samples]
+        labels = pad([self.vocabulary.encode(row) for row in rows], IGNORED_LABEL)
+        levels = self.size.places // PLACES
+        paths = torch.full((*labels.shape, levels), -1)
+        for i, row in enumerate(rows):
+            paths[i, : len(row)] = torch.tensor(trail_of(row, levels))
+        return {"labels": labels, "word_paths": paths}
+
+    @torch.no_grad()
+    def write(self, model: LayoutWriter, batch: Batch, sampling: Sampling) -> list[Node]:
+        """Return the layouts that the model writes by itself."""
+        return [delinearise(self.vocabulary.decode(row)) for row in self._ids(model, batch, sampling).tolist()]
+
+    def _ids(self, model: LayoutWriter, batch: Batch, sampling: Sampling) -> Tensor:
+        structure = [batch.get(name) for name in STRUCTURE_INPUTS]
+        memory = model.encoder(len(batch["layouts"]), batch.get("pixel_values"), *structure)
+        # Nothing in training is longer than `longest`; a quarter more leaves room, and an end to those who never stop.
+        return model.generate(memory, self.longest + self.longest // 4 + 1, sampling.temperature)
+
+    def aligned(self, layouts: Sequence[Node], batch: Batch) -> Tensor:
+        """Return the words of layouts at the positions of the labels, [B, L]; PAD behind their end."""
+        predictions = torch.full_like(batch["labels"], PAD_ID)
+        for i, layout in enumerate(layouts):
+            words = self.vocabulary.encode(words_of_pointed(layout))[: predictions.shape[1]]
+            predictions[i, : len(words)] = torch.tensor(words)
+        return predictions
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was learned, as JSON."""
+        return {"words": list(self.vocabulary.words), "longest": self.longest}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.vocabulary, self.longest = Vocabulary(state["words"]), state["longest"]
+
+
+def words_of_pointed(layout: Node) -> list[str]:
+    """Return the words of a layout whose keys hold pointers."""
+    chains = [tuple(int(i) for i in part["key"].split("@")[1:]) for part in walk(layout)]
+    bare = pointed(layout, iter([()] * len(chains)))
+    return linearise(bare, chains)
+
+
+def trail_of(words: Sequence[str], levels: int) -> list[list[int]]:
+    """Return for each word the rows of the table of places before it is written, [len(words), levels], -1 unused."""
+    counts, depth, rows = [0] * levels, 0, []
+    for word in words:
+        rows.append(
+            [level * PLACES + min(counts[level], PLACES - 1) if level <= depth else -1 for level in range(levels)]
+        )
+        if word == "{":
+            depth += 1
+            counts[min(depth, levels - 1)] = 0
+        elif word == "}":
+            depth = max(0, depth - 1)
+        elif word[0] not in "<@$":
+            counts[min(depth, levels - 1)] += 1
+    return rows
+
+
+__all__ = ["Trail", "WordOrder", "trail_of", "words_of_pointed"]
