@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .tree import Node, parse_target_key, walk, without_annotations
+from .tree import Invalid, Node, parse_target_key, walk, without_annotations
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def align(structure: Node, layout: Node) -> list[tuple[int, ...]]:
     the first free one anywhere; the sources of one key are a chain of parent and child.  [reading: 8.1 leaves it open]
 
     Raises:
-        ValueError: a source that does not exist, is used twice, or is not a child of the source before it.
+        Invalid: a source that does not exist, is used twice, or is not a child of the source before it.
     """
     nodes = index(structure)
     where: dict[str, list[int]] = {}
@@ -75,7 +75,7 @@ def _free_chain(
         chain = _chain_from(start, names, nodes, where, used)
         if chain:
             return chain
-    raise ValueError(_why_not(names, where, used))
+    raise Invalid("sources", _why_not(names, where, used))
 
 
 def _chain_from(

@@ -11,7 +11,7 @@ from .tree import depth, walk
 
 
 class LayoutDataset:
-    """Hold samples; a sample's index is its stable id.
+    """Hold samples; a sample's index is its stable id. `difficulty` and `quality` are there for selections.
 
     Args:
         samples: the samples.
@@ -26,6 +26,7 @@ class LayoutDataset:
             (features.mean(0), features.std(0)) if reference is None else (reference._mean, reference._std)
         )
         self.difficulty: list[float] = difficulty(features, self._mean, self._std).tolist()
+        self.quality: list[float] = [float(sample.get("quality", 1.0)) for sample in self.samples]
 
     def __len__(self) -> int:
         return len(self.samples)

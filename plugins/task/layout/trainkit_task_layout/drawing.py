@@ -20,12 +20,14 @@ HEIGHTS = {
     "hr": 6, "media": 80, "gallery": 60, "slider": 84, "accordion": 60, "tabs": 56, "counter": 34, "deco": 4,
     "overlay": 2,
 }  # fmt: skip
+# What lies behind everything in its parent takes no room of its own.
+BACKGROUNDS = ("backdrop", "film")
 
 
 def shape(node: Node) -> str:
     """Return how a node is drawn: the class that has a look, or else the tag."""
     tag, words = structure_words(node["key"])
-    return next((word[1:] for word in words if word[1:] in HEIGHTS), tag)
+    return next((word[1:] for word in words if word[1:] in HEIGHTS or word[1:] in BACKGROUNDS), tag)
 
 
 def is_row(node: Node) -> bool:
@@ -50,9 +52,13 @@ def boxes_of(structure: Node) -> tuple[list[PixelBox], int]:
                 boxes[id(child)] = (*boxes[id(child)][:3], bottom)
         else:
             inner_left, inner_width, bottom = left + MARGIN / 2, width - MARGIN, top + MARGIN / 2
-            for child in children:
+            behind = [child for child in children if shape(child) in BACKGROUNDS]
+            before = [child for child in children if shape(child) not in BACKGROUNDS]
+            for child in before:
                 bottom = place(child, inner_left, bottom, inner_width) + GAP
-            bottom += MARGIN / 2 - (GAP if children else 0)
+            bottom += MARGIN / 2 - (GAP if before else 0)
+            for child in behind:
+                _place_inside(child, (left, top, left + width, bottom), boxes)
         boxes[id(node)] = (left, top, left + width, bottom)
         return bottom
 
@@ -69,7 +75,7 @@ def draw(structure: Node, boxes: list[PixelBox], height: int) -> Image.Image:
         if id(node) in hidden:
             continue
         look = shape(node)
-        if look in HEIGHTS:
+        if look in _LOOKS or look == "media":
             hidden.update(id(inner) for inner in walk(node))
             _LOOKS[_media_look(node) if look == "media" else look](pen, box)
         elif "card" in node["key"] or "['bg:1']" in node["key"]:
@@ -124,6 +130,20 @@ def _video(pen: Draw, box: PixelBox) -> None:
     pen.polygon([(x - r, y - r), (x - r, y + r), (x + r, y)], fill="white")
 
 
+def _backdrop(pen: Draw, box: PixelBox) -> None:
+    left, top, right, bottom = box
+    pen.rectangle(box, fill=(224, 236, 246))
+    pen.polygon([(left, bottom), (left + (right - left) * 0.7, top), (right, bottom)], fill=(212, 228, 216))
+
+
+def _film(pen: Draw, box: PixelBox) -> None:
+    left, top, right, bottom = box
+    pen.rectangle(box, fill=(228, 222, 238))
+    for i in range(int((right - left) / 24)):
+        for y in (top + 2, bottom - 6):
+            pen.rectangle((left + 24 * i + 8, y, left + 24 * i + 16, y + 4), fill=(198, 188, 214))
+
+
 def _map(pen: Draw, box: PixelBox) -> None:
     left, top, right, bottom = box
     pen.rectangle(box, fill=(220, 232, 200))
@@ -171,4 +191,6 @@ _LOOKS: dict[str, Callable[[Draw, PixelBox], None]] = {
     "counter": _lines(1, 20, (54, 160, 110), 0.3),
     "deco": _lines(1, 1, PALE, 0.3),
     "overlay": _lines(1, 1, PALE, 0.3),
+    "backdrop": _backdrop,
+    "film": _film,
 }

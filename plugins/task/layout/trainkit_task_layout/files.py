@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
-from io import BytesIO
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import numpy as np
-from PIL import Image, ImageOps
+from typing import Any, TypeVar
 
 MAX_BYTES = 64 * 2**20
-MAX_PIXELS = 50_000_000
-MIN_STD = 2.0
-FORMATS = ("PNG", "JPEG", "WEBP")
-Pixels = np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]
+T = TypeVar("T")
 
 
 class Fault(Exception):
-    """Say why a file, and so its sample, cannot be used."""
+    """Say why a file, and so its sample, cannot be used: the rule that it breaks, in a word or two, and the reason."""
 
-    def __init__(self, path: Path, reason: str) -> None:
+    def __init__(self, path: Path, reason: str, rule: str = "file") -> None:
         super().__init__(reason)
-        self.path, self.reason = path, reason
+        self.path, self.reason, self.rule = path, reason, rule
+
+
+class BadSample(Exception):
+    """Hold all faults that were found in one sample."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("; ".join(fault.reason for fault in faults))
+        self.faults = tuple(faults)
+
+
+class Attempts:
+    """Try all parts of a sample before giving it up, so that a user hears of all its faults at once."""
+
+    def __init__(self) -> None:
+        self.faults: list[Fault] = []
+
+    def __call__(self, read: Callable[..., T], *args: Any) -> T | None:
+        """Return what a reader returns, or None after a fault, which is kept."""
+        try:
+            return read(*args)
+        except Fault as fault:
+            self.faults.append(fault)
+            return None
+
+    def settle(self) -> None:
+        """Raise BadSample if anything failed."""
+        if self.faults:
+            raise BadSample(self.faults)
 
 
 def read_bytes(path: Path, root: Path) -> bytes:
@@ -38,9 +62,9 @@ def read_bytes(path: Path, root: Path) -> bytes:
         return target.read_bytes()
     except FileNotFoundError:
         raise Fault(path, "missing") from None
-    # Path.resolve tells of a loop of links by RuntimeError before Python 3.13.
-    except (OSError, RuntimeError) as error:
-        raise Fault(path, getattr(error, "strerror", None) or "a loop of links") from None
+    # Path.resolve tells of a loop of links by RuntimeError before Python 3.13; ValueError: a NUL in a name.
+    except (OSError, RuntimeError, ValueError) as error:
+        raise Fault(path, getattr(error, "strerror", None) or "a loop of links, or a name that cannot be") from None
 
 
 def read_text(path: Path, root: Path) -> str:
@@ -51,52 +75,6 @@ def read_text(path: Path, root: Path) -> str:
         raise Fault(path, f"not UTF-8 (byte {error.start})") from None
 
 
-def decode_image(content: bytes, path: Path, size: int) -> tuple[Pixels, tuple[int, int]]:
-    """Return a picture of [size, size, 3] and the picture's own (width, height).
-
-    The aspect ratio is kept: the picture is scaled to fit, stands at the top left, and white fills the rest.
-
-    Raises:
-        Fault: not a PNG, JPEG or WEBP, damaged, too large, or blank.
-    """
-    try:
-        # Decompression bombs are refused by the header, before any pixel is decoded.
-        with Image.open(BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise Fault(path, f"{width} x {height} pixels; at most {MAX_PIXELS // 10**6} million are decoded")
-            picture = _rgb(image)
-    except Fault:
-        raise
-    except Image.DecompressionBombError:
-        raise Fault(path, f"more than {MAX_PIXELS // 10**6} million pixels") from None
-    # Decoders raise whatever a damaged file leads them to: OSError, ValueError, SyntaxError, struct.error, ...
-    except Exception as error:
-        raise Fault(path, f"not a readable {', '.join(FORMATS)} picture ({type(error).__name__})") from None
-    square = letterbox(picture, size)
-    if float(np.asarray(picture, dtype=np.float32).std()) < MIN_STD:
-        raise Fault(path, "a blank picture")
-    return square, picture.size
-
-
-def letterbox(picture: Image.Image, size: int) -> Pixels:
-    """Return the picture scaled to fit a white square of [size, size, 3], at the top left."""
-    scale = size / max(picture.size)
-    width, height = (max(1, round(side * scale)) for side in picture.size)
-    square = np.full((size, size, 3), 255, dtype=np.uint8)
-    if (width, height) != picture.size:
-        picture = picture.resize((width, height), Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
-    square[:height, :width] = np.asarray(picture)
-    return square
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        # 16 bits to 8: convert("RGB") would clip instead of scale.
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        page = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(page, layer).convert("RGB")
-    return image.convert("RGB")
+def content_hash(content: bytes) -> str:
+    """Return a hash of a file's content."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -11,12 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trainkit.contracts import Splits
 from trainkit.errors import DataError, printable
 
-from .files import Fault, decode_image, read_bytes, read_text
-from .splits import PARTS, Reading, content_hash, divide
-from .tree import NAMELESS, Node, dump_tree, node
+from .files import Attempts, Fault, read_text
+from .quality import quality
+from .reading import Reading
+from .samples import sample_of, seen_picture
+from .splits import DIVIDED, PARTS, Parts, divide
+from .tree import NAMELESS, Invalid, Node, node
 
 _TOKEN = re.compile(r"[a-z][a-z0-9-]*|[{},]")
 _SPACE = re.compile(r"\s+")
@@ -27,20 +29,26 @@ def pairs_folder(root: Path) -> Path | None:
     return next((folder for folder in (root, root / "all_data") if any(folder.glob("*.gui"))), None)
 
 
-def read_pix2code(root: Path, reading: Reading, size: int) -> Splits:
-    """Return the splits of a pix2code folder; raise DataError for what cannot be used."""
+def read_pix2code(root: Path, reading: Reading, size: int) -> Parts:
+    """Return the samples of a pix2code folder, by part; raise DataError for lists that cannot be meant."""
     folder = pairs_folder(root)
-    assert folder is not None
+    if folder is None:
+        return {part: [] for part in PARTS}
     read = partial(read_pair, folder, reading=reading, size=size)
     lists = root / "splits"
-    if lists.is_dir():
-        names = {part: read_names(lists / f"{part}.txt", reading) for part in PARTS}
-        refuse_shared_names(names, lists)
-        parts = {part: reading.collect(names[part], read) for part in PARTS}
-    else:
-        parts = divide(reading.collect(sorted(path.stem for path in folder.glob("*.gui")), read))
-        reading.warnings.append("no splits/ lists: the pairs were divided 80/10/10 by the hash of their layouts")
-    return reading.splits(parts, str(root))
+    present = sorted(path.stem for path in folder.glob("*.gui"))
+    if not lists.is_dir():
+        reading.remark("splits", root, f"no splits/ lists: {DIVIDED}")
+        return divide(reading.collect(present, read))
+    names = {part: read_names(lists / f"{part}.txt", reading) for part in PARTS}
+    refuse_shared_names(names, lists)
+    for part, listed in names.items():
+        if not listed and (lists / f"{part}.txt").exists():
+            reading.remark("empty split", lists / f"{part}.txt", "the list is there, and no name in it")
+    unlisted = sorted(set(present) - {name for listed in names.values() for name in listed})
+    for name in unlisted:
+        reading.remark("not listed", folder / f"{name}.gui", "no list in splits/ names it: left out")
+    return {part: reading.collect(listed, read) for part, listed in names.items()}
 
 
 def read_names(path: Path, reading: Reading) -> list[str]:
@@ -74,27 +82,27 @@ def refuse_shared_names(names: dict[str, list[str]], lists: Path) -> None:
 
 
 def read_pair(folder: Path, name: str, reading: Reading, size: int) -> dict[str, Any]:
-    """Return the sample of a pair; raise Fault with the first reason why it cannot be used."""
-    picture_path, gui_path = folder / f"{name}.png", folder / f"{name}.gui"
-    picture = read_bytes(picture_path, reading.root)
+    """Return the sample of a pair; raise BadSample with all reasons why it cannot be used."""
+    tries = Attempts()
+    picture = tries(seen_picture, folder, name, reading, size)
+    layout = tries(read_gui, folder / f"{name}.gui", reading.root)
+    tries.settle()
+    assert picture is not None
+    assert layout is not None
+    sample = sample_of(name, str((folder / f"{name}.gui").relative_to(reading.root)), picture, layout)
+    return {**sample, "quality": quality(None, layout, (), picture.size, size)}
+
+
+def read_gui(path: Path, root: Path) -> Node:
+    """Return the layout in a .gui file; raise Fault with the reason."""
     try:
-        layout = parse_gui(read_text(gui_path, reading.root))
-    except ValueError as error:
-        raise Fault(gui_path, str(error)) from None
-    image, _ = decode_image(picture, picture_path, size)
-    return {
-        "id": name,
-        "image": image,
-        "structure": None,
-        "layout": layout,
-        "props": {},
-        "source": str(picture_path.relative_to(reading.root)),
-        "hashes": {"screenshot": content_hash(picture), "layout": content_hash(dump_tree(layout).encode())},
-    }
+        return parse_gui(read_text(path, root))
+    except Invalid as broken:
+        raise Fault(path, str(broken), broken.rule) from None
 
 
 def parse_gui(text: str) -> Node:
-    """Return the tree of a .gui text under a nameless root; raise ValueError with the reason.
+    """Return the tree of a .gui text under a nameless root; raise Invalid with the reason.
 
     gui := item*, item := name [ '{' gui '}' ], items parted by space or comma.
     """
@@ -107,16 +115,16 @@ def parse_gui(text: str) -> Node:
             continue
         match = _TOKEN.match(text, position)
         if match is None:
-            raise ValueError(f"character {position + 1}: '{text[position]}' is not part of the language")
+            raise Invalid("DSL", f"character {position + 1}: '{text[position]}' is not part of the language")
         word, position = match[0], match.end()
         if word == "{":
             if last is None:
-                raise ValueError(f"character {position}: '{{' without a name before it")
+                raise Invalid("DSL", f"character {position}: '{{' without a name before it")
             open_nodes.append(last)
             last = None
         elif word == "}":
             if len(open_nodes) == 1:
-                raise ValueError(f"character {position}: '}}' without '{{'")
+                raise Invalid("DSL", f"character {position}: '}}' without '{{'")
             open_nodes.pop()
             last = None
         elif word == ",":
@@ -125,7 +133,7 @@ def parse_gui(text: str) -> Node:
             last = node(word)
             open_nodes[-1]["children"].append(last)
     if len(open_nodes) > 1:
-        raise ValueError(f"{len(open_nodes) - 1} '{{' without '}}'")
+        raise Invalid("DSL", f"{len(open_nodes) - 1} '{{' without '}}'")
     if not root["children"]:
-        raise ValueError("an empty layout")
+        raise Invalid("DSL", "an empty layout")
     return root

@@ -2,7 +2,8 @@
 
 A section is a random HTML-like tree. Its screenshot is drawn from the tree, and its layout follows from the tree by
 fixed rules: chains of single children merge into one key, decoration is left out, thin wrappers give way to their
-children. What a div.media holds (picture, film or map) is seen in the screenshot alone.
+children. What a div.media holds (picture, film or map) is seen in the screenshot alone. Some sections have a picture or a
+film behind everything, or an overlay: these are page properties (bi, bv, bo) and not part of the layout.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .drawing import WIDTH, boxes_of, draw, is_row, shape
+from .drawing import BACKGROUNDS, WIDTH, boxes_of, draw, is_row, shape
+from .files import content_hash
 from .folders import BOXES, FILES
 from .splits import PARTS
 from .tree import Node, dump_tree, node, walk, without_annotations
@@ -22,14 +24,15 @@ BASES = {
     "button": "button", "i": "icon", "img": "image", "ul": "list", "hr": "divider", "gallery": "gallery",
     "slider": "carousel", "accordion": "accordion", "tabs": "tab", "counter": "counter",
 }  # fmt: skip
-DECORATION = ("deco", "overlay")
+DECORATION = ("deco", "overlay", *BACKGROUNDS)
+PROPERTIES = {"backdrop": "bi", "overlay": "bo", "film": "bv"}
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
 def write_sections(folder: Path, count: int = 50, seed: int = 0) -> None:
     """Write `count` sections into train/, val/ and test/ of a folder (70/10/20): the same ones for the same seed.
 
-    No two sections have the same layout, so that none answers for another.
+    No two sections have the same layout or the same screenshot, so that none answers for another.
     """
     held_out = {part: round(SHARES[part] * count) for part in PARTS[1:]}
     parts = ["train"] * (count - sum(held_out.values())) + [
@@ -41,11 +44,15 @@ def write_sections(folder: Path, count: int = 50, seed: int = 0) -> None:
         while True:
             structure = random_section(np.random.default_rng([seed, attempt]))
             attempt += 1
-            layout = dump_tree(layout_of(structure))
-            if layout not in seen:
+            marks = {dump_tree(layout_of(structure)), _looks(structure)}
+            if not marks & seen:
                 break
-        seen.add(layout)
+        seen |= marks
         write_sample(folder / part / f"section-{number:04d}", structure)
+
+
+def _looks(structure: Node) -> str:
+    return content_hash(draw(structure, *boxes_of(structure)).tobytes())
 
 
 def write_sample(folder: Path, structure: Node) -> None:
@@ -60,7 +67,9 @@ def write_sample(folder: Path, structure: Node) -> None:
     screenshot, structure_file, layout_file = (folder / name for name in FILES)
     draw(structure, boxes, height).save(screenshot, compress_level=1)
     structure_file.write_text(dump_tree(structure), encoding="utf-8")
-    layout_file.write_text(dump_tree(layout_of(structure)), encoding="utf-8")
+    layout, props = dump_tree(layout_of(structure)), props_of(structure)
+    whole = f'{{"structure": {layout}, "props": {json.dumps(props)}}}' if props else layout
+    layout_file.write_text(whole, encoding="utf-8")
     (folder / BOXES).write_text(json.dumps(shares), encoding="utf-8")
 
 
@@ -68,6 +77,15 @@ def layout_of(structure: Node) -> Node:
     """Return the layout that belongs to a structure, by the rules of this sample."""
     chain, children = _chain(structure)
     return node(_key("section", chain), _parts(children))
+
+
+def props_of(structure: Node) -> dict[str, str]:
+    """Return the page properties of a structure: the key of the first backdrop, overlay and film in it."""
+    found: dict[str, str] = {}
+    for current in walk(structure):
+        if shape(current) in PROPERTIES:
+            found.setdefault(PROPERTIES[shape(current)], without_annotations(current["key"]))
+    return dict(sorted(found.items()))
 
 
 def _parts(children: list[Node]) -> list[Node]:
@@ -203,6 +221,11 @@ class _Author:
         label = [self.text("span.label", 1)] if self.chance(0.4) else []
         return node(self.choose("a.btn", "button.btn"), label, {} if label else {"text": "Go"})
 
+    def backdrop(self) -> Node:
+        if self.chance(0.5):
+            return node("img.backdrop", [], {"src": "backdrop.jpg"})
+        return node("video.film", [], {"src": "film.mp4"})
+
     def text(self, key: str, words: int) -> Node:
         some = ("open", "light", "new", "maker", "river", "studio", "plain", "every", "north", "field")
         return node(key, [], {"text": " ".join(self.choose(*some) for _ in range(words))})
@@ -211,6 +234,9 @@ class _Author:
 def random_section(rng: np.random.Generator) -> Node:
     """Return the structure of a random section."""
     while True:
-        structure = _Author(rng).section()
+        author = _Author(rng)
+        structure = author.section()
+        if author.chance(0.3):
+            structure["children"].insert(0, author.backdrop())
         if 6 <= sum(1 for _ in walk(structure)) <= 32 and layout_of(structure)["children"]:
             return structure

@@ -1,101 +1,36 @@
-"""From read samples to splits: faults counted, leaks refused, parts chosen by hash."""
+"""Which sample belongs to which part: parts chosen by hash, completed where one lacks, and free of copies."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from trainkit.contracts import Splits
-from trainkit.errors import DataError, printable
+from trainkit.errors import DataError
 
-from .dataset import LayoutDataset
-from .files import Fault
+from .files import content_hash
 
 BadSamples = Literal["stop", "skip"]
-LISTED = 20
 PARTS = ("train", "val", "test")
+DIVIDED = "the samples were divided 80/10/10 by the hash of their layouts"
 Parts = dict[str, list[dict[str, Any]]]
 
 
-class Reading:
-    """Collect samples and faults while a folder is read, and judge them at the end.
+def complete_parts(parts: Parts, root: Path) -> list[str]:
+    """Take a validation part out of the training part where the data has none, and return what to tell of it.
 
-    Args:
-        root: the data folder.
-        on_bad_sample: stop at faults, or skip the samples that have them.
-        max_bad_fraction: the share of bad samples up to which 'skip' goes on.
+    Raises:
+        DataError: there are too few samples to learn from and to validate on.
     """
-
-    def __init__(self, root: Path, on_bad_sample: BadSamples = "stop", max_bad_fraction: float = 0.01) -> None:
-        self.root, self.on_bad_sample, self.max_bad_fraction = root, on_bad_sample, max_bad_fraction
-        self.faults: list[Fault] = []
-        self.warnings: list[str] = []
-        self.read_samples = 0
-
-    def collect(self, sources: Iterable[Any], read: Callable[[Any], dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the samples that can be read; remember why the others cannot."""
-        samples = []
-        for source in sources:
-            self.read_samples += 1
-            try:
-                samples.append(read(source))
-            except Fault as fault:
-                self.faults.append(fault)
-        return samples
-
-    def judge(self) -> None:
-        """Raise DataError if bad samples must stop the run; otherwise turn them into warnings."""
-        if not self.faults:
-            return
-        bad, total = len(self.faults), self.read_samples
-        found = f"{bad} of {total} samples cannot be used"
-        lines = [f"{self._relative(fault.path)}: {printable(fault.reason)}" for fault in self.faults[:LISTED]]
-        if bad > LISTED:
-            lines.append(f"... and {bad - LISTED} more")
-        if self.on_bad_sample == "stop":
-            raise DataError(
-                found,
-                where=str(self.root),
-                why="\n".join(lines),
-                do="repair or remove these files, or leave such samples out by --set task.on_bad_sample=skip",
-            )
-        if bad > self.max_bad_fraction * total:
-            raise DataError(
-                f"{found}: more than task.max_bad_fraction = {self.max_bad_fraction:g} allows",
-                where=str(self.root),
-                why="\n".join(lines),
-                do=f"repair these files, or allow more by --set task.max_bad_fraction={bad / total:.3f}",
-            )
-        self.warnings.append(f"{found} and were left out:")
-        self.warnings.extend(lines)
-
-    def splits(self, parts: Parts, source: str) -> Splits:
-        """Return the splits; raise DataError if bad samples, copies or too few samples forbid it."""
-        self.judge()
-        if not any(parts.values()):
-            raise no_samples(self.root)
-        complete_parts(parts, self)
-        refuse_copies(parts, self.root)
-        train = LayoutDataset(parts["train"])
-        val, test = (LayoutDataset(parts[name], train) if parts[name] else None for name in ("val", "test"))
-        return Splits(train, val, test, source, fingerprint(parts), tuple(self.warnings))
-
-    def _relative(self, path: Path) -> str:
-        return printable(str(path.relative_to(self.root) if path.is_relative_to(self.root) else path))
-
-
-def complete_parts(parts: Parts, reading: Reading) -> None:
-    """Take a validation part out of the training part where the data has none; raise DataError where it cannot."""
     if parts["train"] and parts["val"]:
-        return
+        return []
     if not parts["train"]:
-        raise DataError("there are no training samples", where=str(reading.root), do="put samples into train/")
+        raise DataError("there are no training samples", where=str(root), do="put samples into train/")
     if len(parts["train"]) == 1:
         raise DataError(
             "there is one training sample, and none to validate on",
-            where=str(reading.root),
+            where=str(root),
             why="a run decides about its best checkpoint on samples that it does not learn from",
             do="add samples: at least one to learn from and one in val/; some dozens are a sensible start",
         )
@@ -104,22 +39,20 @@ def complete_parts(parts: Parts, reading: Reading) -> None:
     if not divided["val"]:
         raise DataError(
             "all training samples are the same, and there is none to validate on",
-            where=str(reading.root),
+            where=str(root),
             do="add samples that differ, or a val/ folder",
         )
     parts["train"], parts["val"] = divided["train"], divided["val"]
-    reading.warnings.append(f"no validation samples: {len(parts['val'])} of the {total} training samples serve as such")
+    return [f"no validation samples: {len(parts['val'])} of the {total} training samples serve as such"]
 
 
 def divide(samples: Sequence[dict[str, Any]], shares: tuple[float, float, float] = (0.8, 0.1, 0.1)) -> Parts:
     """Return train, val and test parts by the hash of the samples' content: the same for everyone, in any order.
 
-    Samples of equal layout stay together, so that no part holds an answer to another. A part with a share is not empty
-    where there are groups enough.
+    Samples of equal layout or equal screenshot stay together, so that no part holds an answer to another. A part with a
+    share is not empty where there are groups enough.
     """
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for sample in samples:
-        groups.setdefault(sample["hashes"]["layout"], []).append(sample)
+    groups = _groups(samples)
     order = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).digest())
     wanted = {
         name: max(1, round(share * len(samples))) if share else 0 for name, share in zip(PARTS, shares, strict=True)
@@ -136,23 +69,64 @@ def divide(samples: Sequence[dict[str, Any]], shares: tuple[float, float, float]
     return parts
 
 
-def refuse_copies(parts: Parts, root: Path) -> None:
-    """Raise DataError if a validation or test screenshot is, byte for byte, one of another part."""
-    seen: dict[str, tuple[str, str]] = {}
-    copies = []
+def _groups(samples: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the samples that hang together, each group under the least hash of a layout in it."""
+    least: dict[str, str] = {}
+
+    def leader(layout: str) -> str:
+        while least.setdefault(layout, layout) != layout:
+            layout = least[layout]
+        return layout
+
+    of_screenshot: dict[str, str] = {}
+    for sample in samples:
+        layout = leader(sample["hashes"]["layout"])
+        screenshot = sample["hashes"].get("screenshot")
+        if screenshot is not None:
+            first, second = sorted((leader(of_screenshot.setdefault(screenshot, layout)), layout))
+            least[second] = first
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for sample in samples:
+        groups.setdefault(leader(sample["hashes"]["layout"]), []).append(sample)
+    return groups
+
+
+def identity(sample: dict[str, Any]) -> tuple[str, str]:
+    """Return the hash that tells a copy: of the picture's bytes, or of the boxes where there is no picture."""
+    hashes = sample["hashes"]
+    return ("screenshot", hashes["screenshot"]) if "screenshot" in hashes else ("boxes", hashes["boxes"])
+
+
+def copies(parts: Parts) -> dict[int, tuple[dict[str, Any], str]]:
+    """Return, by their id(), the samples whose bytes occur in an earlier part, each with what it is a copy of."""
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    found = {}
     for part, samples in parts.items():
         for sample in samples:
-            first_part, first_id = seen.setdefault(sample["hashes"]["screenshot"], (part, sample["id"]))
+            first_part, first_id = seen.setdefault(identity(sample), (part, str(sample["id"])))
             if first_part != part:
-                copies.append(f"{sample['source']} is a copy of {first_part} sample {first_id}")
-    if copies:
-        more = [f"... and {len(copies) - LISTED} more"] if len(copies) > LISTED else []
-        raise DataError(
-            f"{len(copies)} validation or test samples are copies of samples of another part",
-            where=str(root),
-            why=printable("\n".join([*copies[:LISTED], *more])),
-            do="remove the copies: a score on what was learned by heart says nothing",
-        )
+                found[id(sample)] = (sample, f"{first_part} sample {first_id}")
+    return found
+
+
+def likenesses(parts: Parts) -> Iterator[tuple[str, str, str]]:
+    """Yield (source, rule, text) of samples that are suspiciously like another one, and may yet be meant."""
+    bytes_seen: dict[tuple[str, tuple[str, str]], str] = {}
+    pixels_seen: dict[str, tuple[str, str]] = {}
+    layouts_seen: dict[str, tuple[str, str]] = {}
+    for part, samples in parts.items():
+        for sample in samples:
+            name, source = str(sample["id"]), sample["source"]
+            twin = bytes_seen.setdefault((part, identity(sample)), name)
+            if twin != name:
+                yield source, "duplicate", f"has the very {identity(sample)[0]} of {part} sample {twin}, byte for byte"
+            if sample["image"] is not None:
+                other_part, other = pixels_seen.setdefault(content_hash(sample["image"].tobytes()), (part, name))
+                if other_part != part:
+                    yield source, "same picture across splits", f"shows the very picture of {other_part} sample {other}"
+            other_part, other = layouts_seen.setdefault(sample["hashes"]["layout"], (part, name))
+            if other_part != part:
+                yield source, "same layout across splits", f"has the very layout of {other_part} sample {other}"
 
 
 def fingerprint(parts: Parts) -> str:
@@ -160,14 +134,9 @@ def fingerprint(parts: Parts) -> str:
     state = hashlib.blake2b(digest_size=16)
     for part, samples in parts.items():
         for sample in samples:
-            line = "\0".join([part, sample["id"], *sample["hashes"].values()])
+            line = "\0".join([part, str(sample["id"]), *sample["hashes"].values()])
             state.update(line.encode("utf-8", "surrogateescape") + b"\n")
     return state.hexdigest()
-
-
-def content_hash(content: bytes) -> str:
-    """Return a hash of a file's content."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def no_samples(root: Path) -> DataError:
@@ -175,6 +144,7 @@ def no_samples(root: Path) -> DataError:
     return DataError(
         "no samples were found",
         where=str(root),
-        why="a sample is a folder with screenshot.png, structure.json and layout.json, or a pair NAME.png and NAME.gui",
+        why="a sample is a folder with screenshot.png, structure.json and layout.json (or one example.json), "
+        "a pair NAME.png and NAME.gui, or an entry with boxes in a JSON list",
         do="put samples into train/, val/ and test/ of this folder, or name another one with --data FOLDER",
     )

@@ -14,6 +14,15 @@ from typing import Any
 
 Node = dict[str, Any]
 
+
+class Invalid(ValueError):
+    """Say which rule a text, a tree or a key breaks, and how."""
+
+    def __init__(self, rule: str, reason: str) -> None:
+        super().__init__(reason)
+        self.rule = rule
+
+
 ATTRIBUTES = frozenset({"text", "src", "href", "svg"})
 MAX_DEPTH = 100
 # A page that is only a list of parts (pix2code) hangs under a root without a name.
@@ -71,44 +80,68 @@ def structure_words(key: str) -> tuple[str, list[str]]:
 
 
 def parse_target_key(key: str) -> TargetKey:
-    """Return the parts of a target key, its sources without annotations; raise ValueError outside the grammar."""
+    """Return the parts of a target key, its sources without annotations; raise Invalid outside the grammar."""
     match = TARGET_KEY.fullmatch(key)
     if match is None:
-        raise ValueError(f"'{key}' is not a layout key: base('$'number)?('@'source)*")
+        raise Invalid("key", f"'{key}' is not a layout key: base('$'number)?('@'source)*")
     sources = tuple(without_annotations(source) for source in _NEXT_SOURCE.findall(match["sources"]))
     return TargetKey(match["base"], match["number"] or "", sources)
 
 
-class _Pairs(list[tuple[str, Any]]):
+class Pairs(list[tuple[str, Any]]):
     """Be a JSON object with its order and its duplicate keys."""
 
 
-def parse_json(text: str) -> _Pairs:
-    """Return a JSON object as its list of pairs; raise ValueError for anything else."""
+def parse_json(text: str) -> Any:
+    """Return a JSON value, its objects as Pairs; raise Invalid for what is not JSON (NaN is not)."""
     try:
-        value = json.loads(text, object_pairs_hook=_Pairs, parse_constant=_refuse)
+        return json.loads(text, object_pairs_hook=Pairs, parse_constant=_refuse)
     except RecursionError:
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
-    if not isinstance(value, _Pairs):
-        raise ValueError(f"expected an object, found {_type_name(value)}")
-    return value
+        raise Invalid("depth", f"nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as error:
+        raise Invalid("JSON", str(error)) from None
+
+
+def fields(value: Any, what: str = "the file") -> dict[str, Any]:
+    """Return an object whose keys are names and therefore stand once; raise Invalid for anything else."""
+    if not isinstance(value, Pairs):
+        raise Invalid("tree", f"expected an object for {what}, found {type_name(value)}")
+    found = dict(value)
+    twice = next((name for i, (name, _) in enumerate(value) if name in dict(value[:i])), None)
+    if twice is not None:
+        raise Invalid("JSON", f"'{twice}' stands twice in {what}")
+    return found
 
 
 def parse_structure(text: str) -> Node:
-    """Return the tree of a structure.json; raise ValueError with the reason."""
-    return _root(parse_json(text), _structure_node)
+    """Return the tree of a structure.json; raise Invalid with the reason."""
+    return structure_of(parse_json(text))
 
 
 def parse_layout(text: str) -> tuple[Node, dict[str, str]]:
     """Return the tree and the page properties of a layout.json: a bare tree, or {"structure": tree, "props": {...}}."""
-    pairs = parse_json(text)
-    envelope = dict(pairs)
-    if isinstance(envelope.get("structure"), _Pairs) and set(envelope) <= {"structure", "props"}:
-        props = envelope.get("props", _Pairs())
-        if not isinstance(props, _Pairs) or not all(isinstance(value, str) for _, value in props):
-            raise ValueError('"props" must be an object of texts')
-        return _root(envelope["structure"], _layout_node), dict(props)
-    return _root(pairs, _layout_node), {}
+    return layout_of(parse_json(text))
+
+
+def structure_of(value: Any) -> Node:
+    """Return the structure that a JSON value holds; raise Invalid with the reason."""
+    return _root(value, _structure_node)
+
+
+def layout_of(value: Any) -> tuple[Node, dict[str, str]]:
+    """Return the layout and the page properties that a JSON value holds; raise Invalid with the reason."""
+    if isinstance(value, Pairs) and value and {name for name, _ in value} <= {"structure", "props"}:
+        envelope = fields(value)
+        return _root(envelope.get("structure"), _layout_node), props_of(envelope.get("props"))
+    return _root(value, _layout_node), {}
+
+
+def props_of(value: Any) -> dict[str, str]:
+    """Return page properties, none for None; raise Invalid unless they are an object of texts."""
+    props = {} if value is None else fields(value, "props")
+    if not all(isinstance(item, str) for item in props.values()):
+        raise Invalid("props", '"props" must be an object of texts')
+    return props
 
 
 def dump_tree(root: Node) -> str:
@@ -126,10 +159,12 @@ def _dump_pair(current: Node) -> str:
     return f"{json.dumps(current['key'])}: " + ("{" + ", ".join(inner) + "}" if inner else '""')
 
 
-def _root(pairs: _Pairs, parse: Any) -> Node:
-    if len(pairs) != 1:
-        raise ValueError(f"expected one root, found {len(pairs)}")
-    root: Node = parse(*pairs[0], 1)
+def _root(value: Any, parse: Any) -> Node:
+    if not isinstance(value, Pairs):
+        raise Invalid("tree", f"expected an object, found {type_name(value)}")
+    if len(value) != 1:
+        raise Invalid("tree", f"expected one root, found {len(value)}")
+    root: Node = parse(*value[0], 1)
     return root
 
 
@@ -137,8 +172,8 @@ def _structure_node(key: str, value: Any, level: int) -> Node:
     _check_key(key, SOURCE_KEY, "a structure key: tag(.class)*(['name:value'])*", level)
     if isinstance(value, str):
         return node(key, [], {"text": value} if value else {})
-    if not isinstance(value, _Pairs):
-        raise ValueError(f"'{key}' holds {_type_name(value)}; expected an object or a text")
+    if not isinstance(value, Pairs):
+        raise Invalid("leaf", f"'{key}' holds {type_name(value)}; expected an object or a text")
     attributes = {name: item for name, item in value if name in ATTRIBUTES and isinstance(item, str)}
     children = [
         _structure_node(name, item, level + 1)
@@ -153,23 +188,24 @@ def _layout_node(key: str, value: Any, level: int) -> Node:
     name = str(parse_target_key(key))
     if value == "":
         return node(name)
-    if not isinstance(value, _Pairs):
-        raise ValueError(f"the leaf '{key}' holds {_type_name(value)}; expected \"\" or {{}}")
+    if not isinstance(value, Pairs):
+        raise Invalid("leaf", f"the leaf '{key}' holds {type_name(value)}; expected \"\" or {{}}")
     return node(name, [_layout_node(child, item, level + 1) for child, item in value])
 
 
 def _check_key(key: str, grammar: re.Pattern[str], what: str, level: int) -> None:
     if level > MAX_DEPTH:
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+        raise Invalid("depth", f"nested deeper than {MAX_DEPTH} levels")
     if not key.isprintable() or grammar.fullmatch(key) is None:
-        raise ValueError(f"'{key}' is not {what}")
+        raise Invalid("key", f"'{key}' is not {what}")
 
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _type_name(value: Any) -> str:
-    if isinstance(value, _Pairs):
+def type_name(value: Any) -> str:
+    """Return what a JSON value is, for messages."""
+    if isinstance(value, Pairs):
         return "an object"
     return {list: "a list", str: "a text", bool: "a truth value", type(None): "null"}.get(type(value), "a number")
