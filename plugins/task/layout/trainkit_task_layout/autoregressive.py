@@ -1,4 +1,4 @@
-"""The left-to-right model: a causal decoder writes a layout word by word; a pointer is scored against the node itself."""
+"""The left-to-right model: a causal decoder writes a layout word by word; a pointer is scored against its node."""
 
 from __future__ import annotations
 

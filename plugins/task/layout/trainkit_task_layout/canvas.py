@@ -148,9 +148,8 @@ def place(layout: Node, sources: Sources, grammar: Grammar, limit: int, nodes: i
 
 
 def address(path: Sequence[int], levels: int) -> list[int]:
-    """Return a path as one row of the table of places for each level, -1 below the path's end."""
-    rows = [min(level, levels - 1) * PLACES + min(step, PLACES - 1) for level, step in enumerate(path)]
-    return rows
+    """Return a path as rows of the table of places, one for each level."""
+    return [min(level, levels - 1) * PLACES + min(step, PLACES - 1) for level, step in enumerate(path)]
 
 
 def tree_of(

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from .canvas import PAD_CLASS
 from .encoder import Dropping, Memory, PageEncoder, pooled
-from .layers import EXTENT, Attention, DropPath, Feedforward, recomputed, sin_cos
-from .noise import MaskSchedule, antithetic_times, elbo_weight, mask_rate
+from .layers import EXTENT, PLACE_WAVES, Attention, DropPath, Feedforward, recomputed, sin_cos
+from .noise import MaskSchedule, antithetic_times, elbo_weight, fixed_draws, mask_rate
 
 TIME_FEATURES = 256
 TIME_SCALE = 1000.0
@@ -239,12 +239,14 @@ class SlotDecoder(nn.Module):
 
 
 def relative_places(canvas: Canvas, width: int) -> Tensor:
-    """Return embeddings [B, N, width] of where the nearest ancestors stand among their siblings, as shares of the whole.
+    """Return embeddings [B, N, width] of where the nearest ancestors stand among their siblings.
 
     The third of four children stands at 2.5 / 4. Columns of a grid mostly share its width evenly, so this is about
     where a node is to be found in the picture. A slot's own share is unknown while its siblings are.
     """
-    same = (canvas.parents[:, :, None] == canvas.parents[:, None]) & (canvas.levels[:, :, None] == canvas.levels[:, None])
+    same = (canvas.parents[:, :, None] == canvas.parents[:, None]) & (
+        canvas.levels[:, :, None] == canvas.levels[:, None]
+    )
     filled = same & (canvas.labels > PAD_CLASS)[:, None]
     before = filled.tril(-1).sum(dim=2)
     places = (before + 0.5) / filled.sum(dim=2).clamp(min=1) * EXTENT
@@ -253,7 +255,7 @@ def relative_places(canvas: Canvas, width: int) -> Tensor:
     for _ in range(ANCESTORS):
         known = ancestor >= 0
         here = ancestor.clamp(min=0)
-        parts.append(sin_cos(places.gather(1, here), each) * known[..., None])
+        parts.append(sin_cos(places.gather(1, here), each, PLACE_WAVES) * known[..., None])
         ancestor = torch.where(known, canvas.parents.gather(1, here), -1)
     return F.pad(torch.cat(parts, dim=-1), (0, width - each * ANCESTORS))
 
@@ -339,9 +341,12 @@ class LayoutDiffusion(nn.Module):
         """
         batch, device = labels.shape[0], labels.device
         canvas = Canvas(labels, slot_levels, slot_paths, tree_parent, sources)
-        times = antithetic_times(batch, device)
+        if self.training:
+            times, uniform = antithetic_times(batch, device), torch.rand(labels.shape, device=device)
+        else:
+            times, uniform = fixed_draws(labels)
         rate = mask_rate(times, self.schedule)
-        hidden = (torch.rand(labels.shape, device=device) < rate[:, None]) & (slot_levels >= 0)
+        hidden = (uniform < rate[:, None]) & (slot_levels >= 0)
         dropping = None
         if self.training and (self.condition_dropout or self.part_dropout):
             dropping = Dropping.drawn(batch, self.condition_dropout, self.part_dropout, device)

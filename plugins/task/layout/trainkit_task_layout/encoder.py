@@ -97,9 +97,11 @@ class Convolutions(nn.Module):
             stages += [nn.GELU(), nn.Conv2d(widths[i + 1], widths[i + 1], 3, padding=1), nn.GELU()]
         self.stages = nn.Sequential(*stages)
         self.project = nn.Linear(widths[-1], width)
+        # Without it what is seen begins much fainter than where it is seen.
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        out: Tensor = self.project(self.stages(pixel_values).permute(0, 2, 3, 1))
+        out: Tensor = self.norm(self.project(self.stages(pixel_values).permute(0, 2, 3, 1)))
         return out
 
 

@@ -50,15 +50,13 @@ def read_inputs(paths: Sequence[Path], size: int) -> LayoutDataset:
 
 
 def _pages(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-    elif _screenshot(path) is not None:
+    if path.is_file() or _screenshot(path) is not None:
         yield path
     else:
         for inner in sorted(path.iterdir()):
-            if inner.is_dir() and _screenshot(inner) is not None:
-                yield inner
-            elif inner.is_file() and inner.suffix.lower() in SUFFIXES:
+            if (inner.is_dir() and _screenshot(inner) is not None) or (
+                inner.is_file() and inner.suffix.lower() in SUFFIXES
+            ):
                 yield inner
 
 

@@ -9,15 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 # Whatever the number of patches or of siblings, a place is a share of the whole, and the whole is this long.
 EXTENT = 32.0
+# The longest wave is about as long as the whole: longer ones would say the same of every place.
+PLACE_WAVES = 12.0
 
 
-def sin_cos(positions: Tensor, width: int) -> Tensor:
-    """Return sine and cosine embeddings [..., width] of positions [...] [paper 1706.03762]."""
+def sin_cos(positions: Tensor, width: int, base: float = 10000.0) -> Tensor:
+    """Return sine and cosine embeddings [..., width] of positions [...] [paper 1706.03762].
+
+    Args:
+        positions: numbers.
+        width: features, half sines and half cosines.
+        base: ratio of the longest to the shortest wave.
+    """
     exponents = torch.arange(0, width, 2, device=positions.device) / width
-    angles = positions[..., None] * 10000.0**-exponents
+    angles = positions[..., None] * base**-exponents
     return torch.cat([angles.sin(), angles.cos()], dim=-1)[..., :width]
 
 
@@ -31,8 +38,8 @@ def sin_cos_2d(rows: int, columns: int, width: int, device: torch.device | None 
 
     They do not depend on the resolution: the same place has the same embedding in a finer grid.
     """
-    down = sin_cos(middles(rows, device), width // 2)[:, None].expand(-1, columns, -1)
-    across = sin_cos(middles(columns, device), width // 2)[None].expand(rows, -1, -1)
+    down = sin_cos(middles(rows, device), width // 2, PLACE_WAVES)[:, None].expand(-1, columns, -1)
+    across = sin_cos(middles(columns, device), width // 2, PLACE_WAVES)[None].expand(rows, -1, -1)
     return torch.cat([down, across], dim=-1).reshape(rows * columns, -1)
 
 

@@ -22,6 +22,21 @@ def antithetic_times(batch: int, device: torch.device | str = "cpu") -> Tensor:
     return EARLIEST + (1 - EARLIEST) * shifted
 
 
+def fixed_draws(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return times [B] and numbers in [0, 1) [B, N] that follow from the labels of each sample alone.
+
+    For evaluation: a sample's loss is then the same in every evaluation and in any company. Both are Kronecker
+    sequences, which fill the interval evenly.  [reading]
+
+    Args:
+        labels: [B, N], below 0 where there is no slot.
+    """
+    slots = torch.arange(1, labels.shape[1] + 1, device=labels.device, dtype=torch.float64)
+    content = ((labels + 1) * (labels >= 0)).double() @ slots
+    times = EARLIEST + (1 - EARLIEST) * (content * 0.6180339887498949 % 1.0)
+    return times.float(), ((content * 0.7548776662466927)[:, None] + slots * 0.6180339887498949).remainder(1.0).float()
+
+
 def mask_rate(times: Tensor, schedule: MaskSchedule) -> Tensor:
     """Return the probability with which a slot is hidden at a time in [0, 1].
 
@@ -50,7 +65,7 @@ def still_hidden(slots: Tensor, step: int, steps: int) -> Tensor:
 def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     """Return the log-probabilities l_null + scale (l_cond - l_null), normalised over the last dimension.
 
-    scale 0 is unconditional, 1 conditional. Source: 2207.12598 [paper], on log-probabilities of tokens as in 2412.10193.
+    scale 0 is unconditional, 1 conditional. Source: 2207.12598 [paper], on log-probabilities as in 2412.10193.
     """
     given, free = conditional.log_softmax(-1), unconditional.log_softmax(-1)
     # What is impossible under both stays so: -inf minus -inf would be no number.

@@ -186,7 +186,7 @@ def _chains(
     Sources of a slot are a chain of parent and child; a node is used once, and goes to the slot that is most certain
     of it.  [reading: rule (3) of 8.1 as a constraint of decoding]
     """
-    batch, slots, most, choices = pointers.shape
+    batch, _, most, choices = pointers.shape
     stop = choices - 1
     log_probabilities = pointers.float().log_softmax(-1)
     open_slots, previous = fresh, None

@@ -304,5 +304,3 @@ class LayoutTask:
         self.has_props = state["has_props"]
         self.baseline = Baselines(**state["baseline"])
         self.order.load_state_dict(state["order"])
-
-
