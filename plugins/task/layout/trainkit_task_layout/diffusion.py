@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .canvas import PAD_CLASS
 from .encoder import Dropping, Memory, PageEncoder, pooled
-from .layers import EXTENT, PLACE_WAVES, Attention, DropPath, Feedforward, recomputed, sin_cos
+from .layers import EXTENT, PLACE_WAVES, Attention, DropPath, Feedforward, recomputed, rising, sin_cos
 from .noise import MaskSchedule, antithetic_times, elbo_weight, fixed_draws, mask_rate
 
 TIME_FEATURES = 256
@@ -112,8 +112,7 @@ class SlotDecoder(nn.Module):
         self.place = nn.Embedding(places, width)
         self.time = nn.Sequential(nn.Linear(TIME_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
         self.modulation = nn.Linear(width, 6 * width)
-        rates = torch.linspace(0, drop_path, layers).tolist()
-        self.layers = nn.ModuleList(SlotLayer(width, heads, dropout, rate) for rate in rates)
+        self.layers = nn.ModuleList(SlotLayer(width, heads, dropout, rate) for rate in rising(drop_path, layers))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.table = nn.Parameter(torch.zeros(2, width))
         self.bias = nn.Parameter(torch.zeros(classes))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import Attention, DropPath, Feedforward, recomputed, sin_cos, sin_cos_2d
+from .layers import Attention, DropPath, Feedforward, recomputed, rising, sin_cos, sin_cos_2d
 
 DEPTHS, SIBLINGS = 32, 64
 VISUAL, STRUCTURAL = 0, 1
@@ -175,8 +175,7 @@ class PageEncoder(nn.Module):
         self.structure = Structure(words, width)
         self.modality = nn.Parameter(torch.randn(2, width) * 0.02)
         self.null = nn.Parameter(torch.randn(2, width) * 0.02)
-        rates = torch.linspace(0, drop_path, layers).tolist()
-        self.layers = nn.ModuleList(EncoderLayer(width, heads, dropout, rate) for rate in rates)
+        self.layers = nn.ModuleList(EncoderLayer(width, heads, dropout, rate) for rate in rising(drop_path, layers))
         self.norm = nn.LayerNorm(width)
         self.drop = nn.Dropout(dropout)
         self.feature_noise = feature_noise

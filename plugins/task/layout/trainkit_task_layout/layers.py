@@ -77,6 +77,11 @@ class Feedforward(nn.Sequential):
         super().__init__(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
 
+def rising(highest: float, layers: int) -> list[float]:
+    """Return a rate for each layer, from 0 at the first to `highest` at the last; one layer alone has none."""
+    return [highest * i / max(1, layers - 1) for i in range(layers)]
+
+
 class DropPath(nn.Module):
     """Leave a residual branch out for whole samples, and scale what stays [paper 1603.09382]."""
 
