@@ -35,6 +35,7 @@ class Facts:
         rows: the rows of metrics.jsonl.
         components: kind, name, distribution and version of each.
         environment: as `environment` returns it.
+        pictures: (title, PNG) pairs of what was shown last.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Facts:
     rows: Sequence[Mapping[str, Any]] = ()
     components: Sequence[Mapping[str, str]] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
+    pictures: Sequence[tuple[str, bytes]] = ()
 
     def stages(self) -> list[Mapping[str, Any]]:
         """Return the planned stages."""
@@ -77,6 +79,7 @@ def write_report(directory: RunDirectory) -> None:
 
 def read_facts(directory: RunDirectory) -> Facts:
     """Return what the files of a run directory say; a file that is not there yet leaves its part empty."""
+    from .reporting.runpictures import newest_pictures
 
     def stored(name: str, otherwise: Any) -> Any:
         return directory.read_json(name) if (directory.path / name).exists() else otherwise
@@ -92,6 +95,7 @@ def read_facts(directory: RunDirectory) -> Facts:
         rows=list(rows(directory.metrics_path)) if directory.metrics_path.exists() else [],
         components=stored("components.json", []),
         environment=stored("environment.json", {}),
+        pictures=newest_pictures(directory.path),
     )
 
 

@@ -11,6 +11,7 @@ from trainkit.errors import printable
 from trainkit.report import Facts, duration, number, readable, result_table, stage_table, value_text
 
 from .chart import Points, chart
+from .runpictures import figures
 
 MAX_CHARTS = 12
 
@@ -47,6 +48,7 @@ td { overflow-wrap: anywhere; } .numbers td:not(:first-child), .numbers th:not(:
 .key.dashed { background: repeating-linear-gradient(90deg, var(--c) 0 4px, transparent 4px 7px); }
 tr.best { background: var(--mark); }
 .note { padding: 10px 14px; margin-bottom: 8px; border-left: 4px solid var(--c4); }
+section > figure + figure { margin-top: 12px; } figure img { max-width: 100%; display: block; }
 @media print { .tile, figure, .scroll { break-inside: avoid; } }
 """
 
@@ -60,6 +62,7 @@ def page(facts: Facts) -> str:
         _notes(facts),
         _section("Results", _results(facts)),
         _section("Curves", _curves(facts.rows)),
+        _section("Pictures", figures(facts.pictures)),
         _section("Plan", _plan(facts)),
         _section("Settings", _settings(facts.config)),
         _section("Components", _components(facts.components)),
@@ -68,7 +71,8 @@ def page(facts: Facts) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
         f"<title>{title}</title><style>{STYLE}</style></head><body><main>{''.join(sections)}</main></body></html>\n"
     )
 

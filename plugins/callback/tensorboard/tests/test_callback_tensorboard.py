@@ -4,6 +4,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from trainkit.testing import CallbackConformance
 from trainkit_callback_tensorboard.tensorboard import TensorBoard, settings_of
@@ -74,6 +75,40 @@ def test_settings_and_last_values_are_in_the_hparams_tab(tmp_path):
     assert settings_of(run) == {"optimizer.lr": 0.001, "metric": "['token-accuracy']"}
 
 
+def test_pictures_are_written_under_their_tags_and_steps(tmp_path):
+    from io import BytesIO
+
+    from PIL import Image
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board, run = TensorBoard(), fake_run(tmp_path)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
+    board.on_pictures(run, {"samples/augmentation": pictures[0]})
+    run.moment.step = 20
+    board.on_pictures(run, {"samples/one": pictures[1]})
+    board.on_run_end(run)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    for tag, step, picture in (("samples/augmentation", 0, pictures[0]), ("samples/one", 20, pictures[1])):
+        (event,) = events.Images(tag)
+        assert event.step == step
+        assert np.array_equal(np.asarray(Image.open(BytesIO(event.encoded_image_string))), picture)
+
+
+def test_a_resumed_run_that_shows_a_picture_first_purges_all_the_same(tmp_path):
+    first, run = TensorBoard(), fake_run(tmp_path)
+    for step in (10, 20):
+        run.moment.step = step
+        first.on_log(run, {"train/loss": float(step)})
+    first._writer.close()
+
+    second, run = TensorBoard(), fake_run(tmp_path, step=10, resumed=True)
+    second.on_pictures(run, {"samples/one": np.zeros((2, 2, 3), np.uint8)})
+    second.on_run_start(run)
+    second.on_run_end(run)
+    assert written(tmp_path) == {"train/loss": [(10, 10.0)]}
+
+
 def test_a_run_without_rows_writes_nothing_and_one_without_a_directory_neither(tmp_path):
     board = TensorBoard()
     board.on_run_start(fake_run(tmp_path))
@@ -81,6 +116,7 @@ def test_a_run_without_rows_writes_nothing_and_one_without_a_directory_neither(t
     nowhere = fake_run(tmp_path)
     nowhere.directory = None
     board.on_log(nowhere, {"train/loss": 1.0})
+    board.on_pictures(nowhere, {"samples/one": np.zeros((2, 2, 3), np.uint8)})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""TensorBoard event files beside metrics.jsonl: the same rows, the same tags."""
+"""TensorBoard event files beside metrics.jsonl: the same rows, the same tags, and pictures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from trainkit import hookimpl
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     from torch.utils.tensorboard import SummaryWriter
     from trainkit.live import Run
 
@@ -19,7 +20,7 @@ JUDGED = ("val/", "final/")
 
 
 class TensorBoard:
-    """Write every row of the run as scalars under its own tags, against the optimizer step.
+    """Write every row of the run as scalars under its own tags, against the optimizer step, and every picture.
 
     A resumed run continues the same curves: what an earlier attempt wrote beyond the step of the checkpoint is purged.
     At the end the run's settings and its last validation and final values appear in the HParams tab.
@@ -37,18 +38,26 @@ class TensorBoard:
     @hookimpl
     def on_run_start(self, run: Run) -> None:
         """Note from which step on older rows are void."""
-        # Rows of the checkpoint's own step were written before it; TensorBoard purges from the given step on.
-        self._purge_step = run.moment.step + 1 if run.resumed else None
+        self._purge_step = purge_step(run)
 
     @hookimpl
     def on_log(self, run: Run, row: Mapping[str, float]) -> None:
         """Write a row; a run that leaves nothing behind has no directory to write to."""
         if run.directory is None:
             return
-        writer = self._open(run.directory.path / FOLDER)
+        writer = self._open(run, run.directory.path / FOLDER)
         for tag, value in row.items():
             writer.add_scalar(tag, value, run.moment.step)
         self._judged |= {tag: value for tag, value in row.items() if tag.startswith(JUDGED)}
+
+    @hookimpl
+    def on_pictures(self, run: Run, pictures: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Write pictures under their tags."""
+        if run.directory is None:
+            return
+        writer = self._open(run, run.directory.path / FOLDER)
+        for tag, picture in pictures.items():
+            writer.add_image(tag, picture, run.moment.step, dataformats="HWC")
 
     @hookimpl
     def on_run_end(self, run: Run) -> None:
@@ -59,12 +68,14 @@ class TensorBoard:
         self._writer.close()
         self._writer = None
 
-    def _open(self, folder: Path) -> SummaryWriter:
+    def _open(self, run: Run, folder: Path) -> SummaryWriter:
         # Importing TensorBoard takes about as long as importing torch: only a run that writes a row pays for it.
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(folder), purge_step=self._purge_step, flush_secs=self.flush_seconds)
+            # Another callback may show pictures at the start of the run, before this one hears of it.
+            purged = self._purge_step if self._purge_step is not None else purge_step(run)
+            self._writer = SummaryWriter(str(folder), purge_step=purged, flush_secs=self.flush_seconds)
         return self._writer
 
     def _write_settings(self, writer: SummaryWriter, run: Run) -> None:
@@ -73,6 +84,14 @@ class TensorBoard:
         # The writer's own add_hparams would start a second run in a subfolder; these three records belong to this one.
         for summary in hparams(settings_of(run), self._judged):
             writer.file_writer.add_summary(summary)
+
+
+def purge_step(run: Run) -> int | None:
+    """Return the step from which on what an earlier attempt wrote is void, None for a new run.
+
+    Rows of the checkpoint's own step were written before it; TensorBoard purges from the given step on.
+    """
+    return run.moment.step + 1 if run.resumed else None
 
 
 def settings_of(run: Run) -> dict[str, Any]:

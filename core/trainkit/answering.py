@@ -1,0 +1,97 @@
+"""Answers of a model: samples in, answers out, in the state in which the model is evaluated, leaving no trace in it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .conformity import asked
+from .contracts import SAMPLE_ID, Answer, Answers, Dataset, Sample
+from .errors import PluginError
+from .evaluation import evaluating
+from .randomness import Purpose, seed_torch
+
+if TYPE_CHECKING:
+    from .contracts import Task
+    from .live import Run
+
+
+def answers_of(
+    run: Run, task: Task, dataset: Dataset, rows: Sequence[int], batch_size: int, seed: int
+) -> Iterator[Answer]:
+    """Yield a model's answers to samples of a dataset, batch by batch; `evaluated` has to be in force around it.
+
+    Args:
+        run: what holds the model.
+        task: what answers; it has the power trainkit.contracts.Answers.
+        dataset: where the samples are.
+        rows: which of them, in this order.
+        batch_size: how many are answered at once.
+        seed: decides, with the number of the batch, about whatever is drawn.
+    """
+    for number in range(0, len(rows), batch_size):
+        indices = list(rows[number : number + batch_size])
+        with asked("the task", "read its inputs"):
+            items = dataset.__getitems__(indices)
+            samples = _apart(items, len(indices)) if isinstance(items, Mapping) else list(items)
+            batch = items if isinstance(items, Mapping) else task.collate(samples)
+        placed = run.engine.place({**batch, SAMPLE_ID: torch.tensor(indices)})
+        seed_torch(seed, Purpose.EVALUATION, number // batch_size)
+        assert isinstance(task, Answers)
+        found = task.answers(run.model, placed, samples)
+        if len(found) != len(samples):
+            raise PluginError(
+                f"the task gives {len(found)} answers to {len(samples)} samples", do="correct its `answers`"
+            )
+        yield from found
+
+
+@contextlib.contextmanager
+def evaluated(run: Run, what: str) -> Iterator[None]:
+    """Put a run's model in the state in which it is evaluated, averaged weights swapped in, and back as it was.
+
+    Modes and random states are afterwards what they were; the time counts as that of the evaluation before it.
+
+    Args:
+        run: a composed run.
+        what: what listeners hear in place of a split.
+    """
+    started = time.perf_counter()
+    with _random_states_kept(), _announced(run, what), evaluating(run):
+        yield
+    run.forecast.evaluated(time.perf_counter() - started)
+    # A forecast counts evaluations; this one belongs to the one before it.
+    run.forecast.evaluations -= 1
+
+
+@contextlib.contextmanager
+def _announced(run: Run, what: str) -> Iterator[None]:
+    for before in run.events.before_evaluation:
+        before(run, what)
+    try:
+        yield
+    finally:
+        for after in run.events.after_evaluation:
+            after(run, what, {})
+
+
+@contextlib.contextmanager
+def _random_states_kept() -> Iterator[None]:
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices):
+        yield
+
+
+def _apart(batch: Mapping[str, Any], count: int) -> list[Sample]:
+    """Return the samples of a batch of tensors."""
+    return [{name: values[i] for name, values in batch.items()} for i in range(count)]
+
+
+def spread(length: int, count: int) -> list[int]:
+    """Return up to `count` different indices below a length, evenly spread and always the same."""
+    count = min(length, count)
+    return [i * length // count for i in range(count)]

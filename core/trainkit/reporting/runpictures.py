@@ -1,0 +1,81 @@
+"""The pictures of a run: kept below samples/ in its directory, the newest of them shown in its report."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from trainkit.errors import printable
+from trainkit.storage.filesystem import disk_error
+
+from .contactsheet import Picture, png
+
+FOLDER = "samples"
+MOST_SHOWN, MOST_BYTES = 9, 8_000_000
+STEP = re.compile(r"step-(\d+)")
+
+Shown = Sequence[tuple[str, bytes]]
+
+
+def step_folder(step: int) -> str:
+    """Return the name of the folder of what was shown at an optimizer step."""
+    return f"step-{step:06d}"
+
+
+def keep_pictures(directory: Path, pictures: Mapping[str, Picture], step: int | None = None) -> None:
+    """Write pictures as PNG files below samples/ of a run directory.
+
+    Args:
+        directory: the run directory.
+        pictures: [H, W, 3] of bytes, by plain file name without suffix.
+        step: of the optimizer; pictures with one have a folder of their own.
+
+    Raises:
+        ResourceError: the system refuses to write.
+    """
+    folder = directory / FOLDER / ("" if step is None else step_folder(step))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, picture in pictures.items():
+            (folder / f"{name}.png").write_bytes(png(picture))
+    except OSError as error:
+        raise disk_error(error, folder) from error
+
+
+def newest_pictures(directory: Path) -> Shown:
+    """Return the pictures for a report as (title, PNG) pairs: those without a step, then those of the newest step.
+
+    At most 9 of them, at most 8 MB together; what cannot be read is left out.
+    """
+    folder = directory / FOLDER
+    steps = {int(match[1]): path for path in folder.glob("step-*") if (match := STEP.fullmatch(path.name))}
+    files = [(path.stem, path) for path in sorted(folder.glob("*.png"))]
+    if steps:
+        newest = max(steps)
+        files += [(f"{path.stem}, step {newest}", path) for path in sorted(steps[newest].glob("*.png"))]
+    shown, size = [], 0
+    for title, path in files[:MOST_SHOWN]:
+        try:
+            content = path.read_bytes() if path.stat().st_size <= MOST_BYTES - size else b""
+        except OSError:
+            continue
+        if content:
+            shown.append((title, content))
+            size += len(content)
+    return shown
+
+
+def figures(pictures: Shown) -> str:
+    """Return pictures as HTML that holds them, or '' where there are none."""
+    return "".join(
+        f"<figure><h3>{_text(title)}</h3>"
+        f'<img alt="{_text(title)}" src="data:image/png;base64,{b64encode(content).decode()}"></figure>'
+        for title, content in pictures
+    )
+
+
+def _text(value: str) -> str:
+    return escape(printable(value))
