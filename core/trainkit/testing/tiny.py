@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from trainkit.api import Request
 from trainkit.compose import compose
 from trainkit.config import layer_of
-from trainkit.contracts import IGNORED_LABEL, Batch, Outputs, Sample, Splits
+from trainkit.contracts import IGNORED_LABEL, Answer, Batch, Finding, Inspection, Outputs, Panel, Sample, Splits
 from trainkit.draft import make_draft
+from trainkit.errors import DataError
 from trainkit.live import Run
 from trainkit.plan import Plan, Setting, Situation, Stage
+from trainkit.testing.tinyfiles import SPLITS, Sequences, bars, fingerprint, read_sequences
 
 VOCABULARY = 13
+Tokens = np.ndarray[Any, Any]
 
 
 class TinyData:
@@ -28,20 +33,24 @@ class TinyData:
     Args:
         count: number of sequences.
         salt: makes splits differ.
+        named: (name, tokens) of sequences that were read, in place of made ones.
     """
 
-    def __init__(self, count: int, salt: int) -> None:
-        generator = np.random.default_rng(salt)
-        self.sequences = [generator.integers(0, VOCABULARY, int(n)) for n in generator.integers(2, 9, count)]
-        self.ids = [f"{salt}-{i}" for i in range(count)]
+    def __init__(self, count: int, salt: int, named: Sequences | None = None) -> None:
+        if named is None:
+            generator = np.random.default_rng(salt)
+            made = [generator.integers(0, VOCABULARY, int(n)) for n in generator.integers(2, 9, count)]
+            named = [(f"{salt}-{i}", sequence) for i, sequence in enumerate(made)]
+        self.ids = [name for name, _ in named]
+        self.sequences = [sequence for _, sequence in named]
         self.difficulty = [float(len(sequence)) for sequence in self.sequences]
-        self.quality = [1.0 - i / max(count, 1) for i in range(count)]
+        self.quality = [1.0 - i / max(count, 1) for i in range(len(named))]
 
     def __len__(self) -> int:
         return len(self.sequences)
 
     def __getitems__(self, indices: list[int]) -> list[Sample]:
-        return [{"tokens": self.sequences[i]} for i in indices]
+        return [{"id": self.ids[i], "tokens": self.sequences[i]} for i in indices]
 
 
 class TinyModel(nn.Module):
@@ -61,26 +70,89 @@ class TinyModel(nn.Module):
 class TinyTask:
     """Learn label = (3 token + 1) mod V at each position.
 
+    Data is a folder with train.txt, val.txt and test.txt, a sequence of tokens on each line; without it, sequences are
+    made up. Answers are drawn from the predicted distribution.
+
     Args:
-        samples: training sequences; a third as many for validation and for test.
+        samples: training sequences of the embedded sample; a third as many for validation and for test.
         width: width of the model.
         dropout: dropout of the model.
+        guidance: how sharply answers are drawn: the factor of the logits.
+        on_bad_sample: stop at lines that cannot be used, or skip them.
     """
 
     gives = frozenset({"tokens", "labels", "logits", "predictions"})
     predicts = frozenset({"predictions"})
     sample_keys = frozenset({"tokens"})
+    adjustable = frozenset({"guidance"})
     defaults: Mapping[str, Any] = {"metric": [], "callback": [], "loop.batch_size": 4}
 
-    def __init__(self, samples: int = 24, width: int = 16, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        samples: int = 24,
+        width: int = 16,
+        dropout: float = 0.1,
+        guidance: PositiveFloat = 1.0,
+        on_bad_sample: Literal["stop", "skip"] = "stop",
+    ) -> None:
         self.samples, self.width, self.dropout = samples, width, dropout
+        self.guidance, self.on_bad_sample = guidance, on_bad_sample
 
     def read(self, data: Path | None, seed: int) -> Splits:
-        """Return the sequences; they depend on nothing but their number."""
-        del data, seed
-        third = max(1, self.samples // 3)
-        fingerprint = hashlib.sha256(f"tiny {self.samples}".encode()).hexdigest()
-        return Splits(TinyData(self.samples, 1), TinyData(third, 2), TinyData(third, 3), "tiny sequences", fingerprint)
+        """Return the sequences of a folder, or made ones, which depend on nothing but their number."""
+        del seed
+        if data is None:
+            third = max(1, self.samples // 3)
+            hashed = hashlib.sha256(f"tiny {self.samples}".encode()).hexdigest()
+            return Splits(TinyData(self.samples, 1), TinyData(third, 2), TinyData(third, 3), "tiny sequences", hashed)
+        parts, findings = self._read(data)
+        faults = [(finding.place, finding.text) for finding in findings if finding.is_fault]
+        if faults and self.on_bad_sample == "stop":
+            do = "correct them, or leave them out by task.on_bad_sample=skip"
+            raise DataError(f"{len(faults)} lines cannot be used", where=faults[0][0], why=faults[0][1], do=do)
+        train, val, test = (TinyData(len(named), 0, named) for named in parts)
+        warnings = [f"{len(faults)} lines were skipped"] if faults else []
+        return Splits(train, val, test, str(data), fingerprint(data), warnings, faults)
+
+    def _read(self, data: Path) -> tuple[list[Sequences], list[Finding]]:
+        read = [read_sequences(data / f"{split}.txt", VOCABULARY) for split in SPLITS]
+        return [named for named, _ in read], [finding for _, findings in read for finding in findings]
+
+    def inspect(self, data: Path) -> Inspection:
+        """Return what a folder holds, and every line that is wrong or notable."""
+        parts, findings = self._read(data)
+        longest = max((len(tokens) for named in parts for _, tokens in named), default=0)
+        counts = {split: len(named) for split, named in zip(SPLITS, parts, strict=True)}
+        return Inspection(str(data), "sequences, one a line", counts, findings, {"longest sequence": longest})
+
+    def inputs(self, paths: Sequence[Path]) -> TinyData:
+        """Return the sequences of text files, one a line."""
+        named: Sequences = []
+        for path in paths:
+            found, findings = read_sequences(path, VOCABULARY)
+            for finding in (finding for finding in findings if finding.is_fault):
+                raise DataError("a line cannot be used", where=finding.place, why=finding.text, do="correct the line")
+            named += found
+        return TinyData(len(named), 0, named)
+
+    def answers(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> list[Answer]:
+        """Return labels drawn from the predicted distribution, beside the right ones."""
+        shares = (model(batch["tokens"])["logits"] * self.guidance).softmax(-1)
+        drawn = torch.multinomial(shares.flatten(0, 1), 1).view(shares.shape[:2]).tolist()
+        return [self._answer(sample, row[: len(sample["tokens"])]) for sample, row in zip(samples, drawn, strict=True)]
+
+    def _answer(self, sample: Sample, labels: list[int]) -> Answer:
+        right = ((3 * sample["tokens"] + 1) % VOCABULARY).tolist()
+        panels = (
+            Panel("input", self.picture(sample)),
+            Panel("truth", " ".join(map(str, right))),
+            Panel("answer", bars(np.array(labels), VOCABULARY)),
+        )
+        return Answer(sample["id"], {".json": json.dumps({"labels": labels}) + "\n"}, {"labels": labels}, panels)
+
+    def picture(self, sample: Sample) -> Tokens:
+        """Return the tokens as bars."""
+        return bars(sample["tokens"], VOCABULARY)
 
     def fit(self, train: Any) -> None:
         """Learn nothing: the vocabulary is fixed."""
