@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from trainkit.contracts import IGNORED_LABEL, Batch, Sample
 
 from .alignment import align
+from .attention import Looks, watched
 from .batch import pad
 from .canvas import PAD_CLASS, PLACES, Grammar, Slots, address, class_of, learn, place, tree_of
-from .diffusion import LayoutDiffusion, SlotDecoder
-from .encoder import Dropping, PageEncoder
+from .diffusion import Canvas, LayoutDiffusion, SlotDecoder
+from .encoder import Dropping, Memory, PageEncoder
 from .presets import Size
 from .sampler import Sampling, generate
 from .tree import Node, walk
@@ -99,7 +100,10 @@ class DiffusionOrder:
 
     def targets(self, samples: Sequence[Sample], nodes: int) -> dict[str, Tensor]:
         """Return the targets of a batch; `nodes` is the number of structure nodes of its longest structure."""
-        rows = [self.slots_of(sample) for sample in samples]
+        return self.as_batch([self.slots_of(sample) for sample in samples], nodes)
+
+    def as_batch(self, rows: Sequence[Slots], nodes: int) -> dict[str, Tensor]:
+        """Return slots as tensors."""
         depth = max(1, *(len(path) for row in rows for path in row.paths))
         batch = {
             "labels": pad([row.labels for row in rows], IGNORED_LABEL),
@@ -127,18 +131,22 @@ class DiffusionOrder:
                     sources[i, slot, : len(told)] = torch.tensor(told)
         return sources
 
+    def _reader(self, model: LayoutDiffusion, batch: Batch) -> Callable[[bool], Memory]:
+        count, pictures = len(batch["layouts"]), batch.get("pixel_values")
+        structure = [batch.get(name) for name in STRUCTURE_INPUTS]
+        device = next(model.parameters()).device
+
+        def read(is_null: bool) -> Memory:
+            dropping = Dropping.of_all(count, device) if is_null else None
+            memory: Memory = model.encoder(count, pictures, *structure, dropping)
+            return memory
+
+        return read
+
     @torch.no_grad()
     def write(self, model: LayoutDiffusion, batch: Batch, sampling: Sampling) -> list[Node]:
         """Return the layouts that the model generates; keys hold pointers where there are structures."""
-        count = len(batch["layouts"])
-        structure = [batch.get(name) for name in STRUCTURE_INPUTS]
-        pictures = batch.get("pixel_values")
-        device = next(model.parameters()).device
-
-        def read(is_null: bool) -> Any:
-            dropping = Dropping.of_all(count, device) if is_null else None
-            return model.encoder(count, pictures, *structure, dropping)
-
+        count, read = len(batch["layouts"]), self._reader(model, batch)
         made = generate(model, read, self.grammar, self.most_slots, sampling, batch.get("struct_parent"))
         classes, parents, sources = made.classes.tolist(), made.parents.tolist(), made.sources.tolist()
         boxes = None if made.boxes is None else made.boxes.tolist()
@@ -150,6 +158,25 @@ class DiffusionOrder:
                 None if boxes is None else boxes[i],
             )
             for i in range(count)
+        ]
+
+    @torch.no_grad()
+    def look(self, model: LayoutDiffusion, batch: Batch, layouts: Sequence[Node]) -> list[Looks]:
+        """Return where on the screenshot the model looks for each node of layouts that it generated."""
+        bare = [split_pointers(layout) for layout in layouts]
+        rows = [place(layout, chains, self.grammar, self.most_slots) for layout, chains in bare]
+        memory = self._reader(model, batch)(False)
+        targets = {name: tensor.to(memory.states.device) for name, tensor in self.as_batch(rows, 0).items()}
+        sources = self._sources(rows, targets["labels"].shape[1], memory.nodes.shape[1]).to(memory.states.device)
+        canvas = Canvas(*(targets[name] for name in ("labels", "slot_levels", "slot_paths", "tree_parent")), sources)
+        nothing = torch.zeros_like(targets["labels"], dtype=torch.bool)
+        times = torch.zeros(len(rows), device=memory.states.device)
+        with watched(model.decoder.layers[-1].page) as seen:
+            model.decoder.denoise(canvas, nothing, nothing, times, memory)
+        maps = seen[0][:, :, : memory.patches.shape[1]].cpu()
+        return [
+            [(part["key"].split("@")[0], maps[i, slot]) for slot, part in enumerate(row.nodes) if part is not None]
+            for i, row in enumerate(rows)
         ]
 
     def aligned(self, layouts: Sequence[Node], batch: Batch) -> Tensor:
@@ -192,6 +219,14 @@ def pointed(layout: Node, sources: Any) -> Node:
     """Return the layout with pointers in place of names; `sources` yields those of its nodes in pre-order."""
     key = class_of(layout["key"], is_flat=False) + "".join(f"@{i}" for i in next(sources))
     return {**layout, "key": key, "children": [pointed(child, sources) for child in layout["children"]]}
+
+
+def split_pointers(layout: Node) -> tuple[Node, list[tuple[int, ...]]]:
+    """Return a layout whose keys hold pointers without them, and the pointers of its nodes in pre-order."""
+    chains = [tuple(int(i) for i in part["key"].split("@")[1:] if i.isdigit()) for part in walk(layout)]
+    if not any(chains):
+        return layout, chains
+    return pointed(layout, iter([()] * len(chains))), chains
 
 
 def _boxes(rows: Sequence[Slots], count: int) -> tuple[Tensor, Tensor]:

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from trainkit.contracts import IGNORED_LABEL, Batch, Sample
 
 from .alignment import align
-from .autoregressive import LayoutWriter, Trail, kind_of
+from .attention import Looks, watched
+from .autoregressive import LayoutWriter, kind_of
 from .batch import pad
 from .canvas import PLACES
 from .encoder import PageEncoder
 from .linear import cut, delinearise, linearise
-from .order_diffusion import STRUCTURE_INPUTS, pointed
+from .order_diffusion import STRUCTURE_INPUTS, pointed, split_pointers
 from .presets import Size
 from .sampler import Sampling
 from .tree import Node, walk
@@ -75,7 +76,10 @@ class WordOrder:
 
     def targets(self, samples: Sequence[Sample], nodes: int) -> dict[str, Tensor]:
         """Return labels [B, L] and word_paths [B, L, levels]: where in the tree each word stands."""
-        rows = [self.words_of(sample) for sample in samples]
+        return self.as_batch([self.words_of(sample) for sample in samples])
+
+    def as_batch(self, rows: Sequence[Sequence[str]]) -> dict[str, Tensor]:
+        """Return words as tensors."""
         labels = pad([self.vocabulary.encode(row) for row in rows], IGNORED_LABEL)
         levels = self.size.places // PLACES
         paths = torch.full((*labels.shape, levels), -1)
@@ -93,6 +97,22 @@ class WordOrder:
         memory = model.encoder(len(batch["layouts"]), batch.get("pixel_values"), *structure)
         # Nothing in training is longer than `longest`; a quarter more leaves room, and an end to those who never stop.
         return model.generate(memory, self.longest + self.longest // 4 + 1, sampling.temperature)
+
+    @torch.no_grad()
+    def look(self, model: LayoutWriter, batch: Batch, layouts: Sequence[Node]) -> list[Looks]:
+        """Return where on the screenshot the model looks for each node of layouts that it generated."""
+        rows = [words_of_pointed(layout)[: self.max_length] for layout in layouts]
+        device = next(model.parameters()).device
+        targets = {name: tensor.to(device) for name, tensor in self.as_batch(rows).items()}
+        inputs = {name: batch[name] for name in ("pixel_values", *STRUCTURE_INPUTS) if name in batch}
+        with watched(model.decoder[-1].memory) as seen:
+            model(**targets, **inputs)
+        nodes = batch["struct_ids"].shape[1] if "struct_ids" in batch else 0
+        maps = seen[0][:, :, : seen[0].shape[2] - nodes].cpu()
+        return [
+            [(word, maps[i, place]) for place, word in enumerate(row) if word[0] not in "<{}@$"]
+            for i, row in enumerate(rows)
+        ]
 
     def aligned(self, layouts: Sequence[Node], batch: Batch) -> Tensor:
         """Return the words of layouts at the positions of the labels, [B, L]; PAD behind their end."""
@@ -113,9 +133,7 @@ class WordOrder:
 
 def words_of_pointed(layout: Node) -> list[str]:
     """Return the words of a layout whose keys hold pointers."""
-    chains = [tuple(int(i) for i in part["key"].split("@")[1:]) for part in walk(layout)]
-    bare = pointed(layout, iter([()] * len(chains)))
-    return linearise(bare, chains)
+    return linearise(*split_pointers(layout))
 
 
 def trail_of(words: Sequence[str], levels: int) -> list[list[int]]:
@@ -133,6 +151,3 @@ def trail_of(words: Sequence[str], levels: int) -> list[list[int]]:
         elif word[0] not in "<@$":
             counts[min(depth, levels - 1)] += 1
     return rows
-
-
-__all__ = ["Trail", "WordOrder", "trail_of", "words_of_pointed"]

@@ -15,6 +15,7 @@ from trainkit.contracts import Answer, Batch, Inspection, Outputs, Sample, Split
 from trainkit.errors import UsageError
 
 from .answers import answer
+from .attention import Looks, picture_of_looks
 from .baselines import Baselines
 from .batch import pixels, properties, structures
 from .dataset import LayoutDataset
@@ -263,10 +264,17 @@ class LayoutTask:
 
     def answers(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> list[Answer]:
         """Return a layout for each sample."""
-        predicted = self.predict(model, batch, {})
+        self._check_guidance()
+        trees = self.order.write(model, batch, self.sampling)
+        looks: Sequence[Looks] = self.order.look(model, batch, trees) if "pixel_values" in batch else [[]] * len(trees)
         return [
-            answer(sample, layout, self.writes_dsl)
-            for sample, layout in zip(samples, predicted["predicted_layouts"], strict=True)
+            answer(
+                sample,
+                name_sources(tree, sample["structure"]),
+                self.writes_dsl,
+                picture_of_looks(sample["image"], seen) if seen else None,
+            )
+            for sample, tree, seen in zip(samples, trees, looks, strict=True)
         ]
 
     @property
