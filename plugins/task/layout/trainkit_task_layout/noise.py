@@ -45,6 +45,11 @@ def mask_rate(times: Tensor, schedule: MaskSchedule) -> Tensor:
     return times if schedule == "linear" else torch.sin(math.pi / 2 * times)
 
 
+def time_of(rate: Tensor, schedule: MaskSchedule) -> Tensor:
+    """Return the time at which a share of the slots is hidden: the inverse of `mask_rate`."""
+    return rate if schedule == "linear" else torch.asin(rate.clamp(0, 1)) * (2 / math.pi)
+
+
 def elbo_weight(times: Tensor, schedule: MaskSchedule) -> Tensor:
     """Return -alpha'_t / (1 - alpha_t), the weight with which the loss of a hidden slot bounds the likelihood."""
     if schedule == "linear":

@@ -11,7 +11,7 @@ from torch import Tensor
 from .canvas import PAD_CLASS, PLACES, UNKNOWN_CLASS, Grammar
 from .diffusion import IMPOSSIBLE, Canvas, LayoutDiffusion
 from .encoder import Memory
-from .noise import drawn, guidance_at, guided, least_certain, still_hidden
+from .noise import drawn, guidance_at, guided, least_certain, still_hidden, time_of
 
 Reader = Callable[[bool], Memory]
 
@@ -139,7 +139,7 @@ def _uncover(
         remaining = still_hidden(totals, step, sampling.steps)
         if step < sampling.steps and bool((remaining >= hidden.sum(1)).all()):
             continue
-        times = (hidden.sum(1) / totals.clamp(min=1)).float()
+        times = time_of((hidden.sum(1) / totals.clamp(min=1)).float(), model.schedule)
         scale = guidance_at(sampling.guidance, step, sampling.steps, sampling.is_ramp)
         scores, pointers, boxes = _scores(model, canvas, hidden, active, times, memories, scale)
         # Nobody writes what training did not name.
