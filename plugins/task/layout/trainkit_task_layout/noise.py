@@ -11,6 +11,7 @@ from torch import Tensor
 MaskSchedule = Literal["cosine", "linear"]
 EARLIEST = 1e-3
 GUMBEL_TEMPERATURE = 4.5
+PLAUSIBLE = 0.1
 
 
 def antithetic_times(batch: int, device: torch.device | str = "cpu") -> Tensor:
@@ -70,12 +71,18 @@ def still_hidden(slots: Tensor, step: int, steps: int) -> Tensor:
 def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     """Return the log-probabilities l_null + scale (l_cond - l_null), normalised over the last dimension.
 
-    scale 0 is unconditional, 1 conditional. Source: 2207.12598 [paper], on log-probabilities as in 2412.10193.
+    Scale 0 is unconditional, 1 conditional. Source: 2207.12598 [paper], on log-probabilities as in 2412.10193. With
+    more than 1, a class must have a tenth of the likeliest one's probability under the condition: among classes that
+    are next to impossible either way the difference of logarithms is noise, and a large scale would choose by it
+    [reading; the plausibility constraint of contrastive decoding, 2210.15097].
     """
     given, free = conditional.log_softmax(-1), unconditional.log_softmax(-1)
-    # What is impossible under both stays so: -inf minus -inf would be no number.
-    mixed = torch.lerp(free, given, scale)
-    return mixed.masked_fill(given.isneginf(), -math.inf).log_softmax(-1)
+    # What is impossible under both stays so: a difference of infinities would be no number.
+    mixed = torch.lerp(free, given, scale).masked_fill(given.isneginf(), -math.inf)
+    if scale > 1:
+        least = given.max(dim=-1, keepdim=True).values + math.log(PLAUSIBLE)
+        mixed = mixed.masked_fill(given < least, -math.inf)
+    return mixed.log_softmax(-1)
 
 
 def guidance_at(scale: float, step: int, steps: int, ramp: bool) -> float:

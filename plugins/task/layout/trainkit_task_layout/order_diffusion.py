@@ -68,6 +68,11 @@ class DiffusionOrder:
         return frozenset(targets), frozenset(outputs)
 
     @property
+    def longest_allowed(self) -> str:
+        """Return the limit on the length of a layout, in words."""
+        return f"task.max_length = {self.most_slots} slots, or the shapes of training layouts"
+
+    @property
     def points(self) -> int:
         """Return the most sources of a slot."""
         return 0 if self.grammar.is_flat else self.grammar.pointers

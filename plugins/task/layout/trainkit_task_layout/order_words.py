@@ -47,6 +47,11 @@ class WordOrder:
         """Return the names of the targets in a batch and of the model's outputs."""
         return frozenset({"labels", "word_paths"}), frozenset({"logits"})
 
+    @property
+    def longest_allowed(self) -> str:
+        """Return the limit on the length of a layout, in words."""
+        return f"task.max_length = {self.max_length} words"
+
     def build(self, encoder: PageEncoder) -> nn.Module:
         """Return a fresh model."""
         words, size = self.vocabulary.words, self.size

@@ -19,9 +19,10 @@ from .attention import Looks, picture_of_looks
 from .baselines import Baselines
 from .batch import pixels, properties, structures
 from .dataset import LayoutDataset
-from .detect import read_data
+from .detect import Format, read_data
 from .encoder import PageEncoder, Stem
 from .inputs import read_inputs
+from .inspection import inspect
 from .linear import elements, name_sources, written
 from .looks import picture_of
 from .noise import MaskSchedule
@@ -43,7 +44,6 @@ PREDICTIONS = frozenset(
 )  # fmt: skip
 Share = Annotated[float, Field(ge=0, lt=1)]
 Guidance = Literal["constant", "ramp"]
-Format = Literal["auto", "folders", "envelope", "pix2code", "boxes"]
 
 
 class LayoutTask:
@@ -146,6 +146,8 @@ class LayoutTask:
             "loss.use": loss,
             "metric": ["token-accuracy", "element-f1", "layout-quality", "token-error"],
             "augmenter": ["structure"],
+            # Class 0 is an empty slot: who predicts only those is right nowhere.
+            "metric.token-accuracy.pad_id": 0,
             "evaluate.monitor": "val/loss",
         }
 
@@ -172,12 +174,17 @@ class LayoutTask:
         return self._read(Path(data))
 
     def _read(self, data: Path) -> Splits:
-        return read_data(data, self.image_size, self.on_bad_sample, self.max_bad_fraction)
+        splits = read_data(data, self.image_size, self.on_bad_sample, self.max_bad_fraction, self.format)
+        self.fit(splits.train)
+        cut = [
+            f"{count} of {len(part)} {name} layouts do not fit {self.order.longest_allowed}: cut at subtree borders"
+            for name, part in splits.items()
+            if (count := sum(self.order.is_cut(sample) for sample in part.__getitems__(list(range(len(part))))))
+        ]
+        return replace(splits, warnings=(*splits.warnings, *cut))
 
     def inspect(self, data: Path) -> Inspection:
         """Look at data and tell all that is wrong with it."""
-        from .inspection import inspect
-
         return inspect(data, self.image_size, self.format)
 
     def fit(self, train: Any) -> None:
