@@ -1,10 +1,11 @@
-"""Reading data: both formats, and one clear message for whatever cannot be used."""
+"""Reading sample folders and pix2code pairs: splits, pictures, and one clear message for whatever cannot be used."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -14,12 +15,13 @@ import pytest
 from PIL import Image
 from trainkit.errors import DataError
 from trainkit_task_layout import files
-from trainkit_task_layout.files import Fault, decode_image, letterbox
+from trainkit_task_layout.detect import read_data
+from trainkit_task_layout.files import Fault
+from trainkit_task_layout.pictures import decode_image, letterbox
 from trainkit_task_layout.pix2code import parse_gui
 from trainkit_task_layout.sections import write_sections
 from trainkit_task_layout.splits import divide
-from trainkit_task_layout.task import LayoutTask
-from trainkit_task_layout.tree import dump_tree, walk
+from trainkit_task_layout.tree import dump_tree, parse_structure, walk
 
 REPOSITORY = Path(__file__).parents[4]
 PAIRS = REPOSITORY / "tests" / "data" / "pix2code-web"
@@ -32,8 +34,8 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
-def read(data, **options):
-    return LayoutTask(image_size=64, **options).read(data, seed=0)
+def read(data, on_bad_sample="stop", max_bad_fraction=0.01, format="auto"):
+    return read_data(data, 64, on_bad_sample, max_bad_fraction, format)
 
 
 def refused(data, **options):
@@ -71,7 +73,9 @@ def test_sample_folders(folder):
     assert boxes.shape[1] == 4
     assert boxes.min() >= 0
     assert boxes.max() <= 1
+    assert first["size"][0] == 480
     assert splits.warnings == ()
+    assert splits.skipped == ()
 
 
 def test_boxes_stand_where_the_picture_shows_them(folder):
@@ -82,8 +86,6 @@ def test_boxes_stand_where_the_picture_shows_them(folder):
             splits_sample = json.loads((path / "boxes.json").read_text())
             structure = files.read_text(path / "structure.json", folder.resolve())
             picture = np.asarray(Image.open(path / "screenshot.png"))
-            from trainkit_task_layout.tree import parse_structure
-
             for current, (x, y, width, height) in zip(walk(parse_structure(structure)), splits_sample, strict=True):
                 if current["key"] in ("img", "img.photo"):
                     left, top = (x - width / 2) * picture.shape[1], (y - height / 2) * picture.shape[0]
@@ -116,13 +118,8 @@ def test_pix2code_pairs_with_lists():
     assert [(name, len(part)) for name, part in splits.items()] == [("train", 16), ("val", 4), ("test", 4)]
     assert splits.train[0]["structure"] is None
     assert splits.train[0]["layout"]["children"][0]["key"] == "header"
-    task = LayoutTask(image_size=64)
-    task.fit(splits.train)
-    batch = task.collate(splits.val.__getitems__([0, 1]))
-    assert set(batch) == {"pixel_values", "labels"}
-    model = task.build_model().eval()
-    assert model(**batch)["logits"].shape[:2] == batch["labels"].shape
-    assert len(task.predict(model, batch, {})["predicted_elements"]) == 2
+    assert splits.train[0]["size"] == (256, 256)
+    assert splits.train.quality == [1.0] * 16
 
 
 def test_gui_round_trip_keeps_every_word():
@@ -166,7 +163,8 @@ def test_training_part_lends_validation_samples_when_there_are_none(folder):
         path.rename(folder / "train" / f"moved-{path.name}")
     splits = read(folder)
     assert [len(part) for _, part in splits.items()] == [7, 1, 2]
-    assert "1 of the 8 training samples" in splits.warnings[0]
+    assert "val: the folder is there, and no sample in it" in splits.warnings
+    assert "no validation samples: 1 of the 8 training samples serve as such" in splits.warnings
 
 
 # --- what is repaired with a word ---------------------------------------------------------------------------------
@@ -181,14 +179,6 @@ def test_swapped_files_are_read_as_meant(folder):
     splits = read(folder)
     assert splits.warnings == ("train/section-0000: structure.json and layout.json were swapped; read as meant",)
     assert dump_tree(splits.train[0]["layout"]) == dump_tree(whole.train[0]["layout"])
-
-
-def test_layouts_that_do_not_fit_are_cut_and_counted(folder):
-    splits = read(folder, max_length=12)
-    assert "do not fit task.max_length = 12 words: cut at subtree borders" in splits.warnings[0]
-    task = LayoutTask(image_size=64, max_length=12)
-    task.fit(splits.train)
-    assert task.collate(splits.train.__getitems__(list(range(7))))["labels"].shape[1] <= 12
 
 
 # --- folders that cannot be read ------------------------------------------------------------------------------------
@@ -251,11 +241,65 @@ def test_training_samples_that_are_all_the_same(folder, tmp_path):
     assert "all training samples are the same" in refused(tmp_path / "same")
 
 
-def test_copies_of_training_samples_in_other_parts(folder):
-    (sample(folder, "test") / "screenshot.png").write_bytes((sample(folder) / "screenshot.png").read_bytes())
-    message = refused(folder, on_bad_sample="skip", max_bad_fraction=1.0)
-    assert "copies of samples of another part" in message
-    assert "is a copy of train sample train/section-0000" in message
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_copies_of_training_samples_in_other_parts(folder, part):
+    copy = sample(folder, part)
+    (copy / "screenshot.png").write_bytes((sample(folder) / "screenshot.png").read_bytes())
+    message = refused(folder)
+    assert "1 of 10 samples cannot be used" in message
+    assert f"{part}/{copy.name}: a copy of train sample train/section-0000, byte for byte" in message
+    if part == "val":
+        sample(folder, "test", 1).rename(folder / "val" / "more")
+    splits = read(folder, on_bad_sample="skip", max_bad_fraction=0.5)
+    assert f"{part}/{copy.name}" not in dict(splits.items())[part].ids
+    assert len(splits.train) == 7
+
+
+def test_copies_between_validation_and_test(folder):
+    shutil.copytree(sample(folder, "val"), folder / "test" / "copy")
+    assert "test/copy: a copy of val sample val/section-0007" in refused(folder)
+
+
+def test_likenesses_are_remarks(folder):
+    shutil.copytree(sample(folder), folder / "train" / "twin")
+    held_out = sample(folder, "val")
+    with Image.open(sample(folder) / "screenshot.png") as picture:
+        picture.save(held_out / "screenshot.png", compress_level=9, optimize=True)
+    other = sample(folder, "test")
+    for name in ("structure.json", "layout.json", "boxes.json"):
+        (other / name).write_bytes((sample(folder, number=1) / name).read_bytes())
+    assert read(folder).warnings == (
+        "train/twin: has the very screenshot of train sample train/section-0000, byte for byte",
+        f"test/{other.name}: has the very layout of train sample train/section-0001",
+        f"val/{held_out.name}: shows the very picture of train sample train/section-0000",
+    )
+
+
+def test_an_empty_split_is_remarked(folder):
+    for path in (folder / "test").iterdir():
+        shutil.rmtree(path)
+    splits = read(folder)
+    assert splits.test is None
+    assert splits.warnings == ("test: the folder is there, and no sample in it",)
+
+
+def test_pictures_that_are_the_same_stay_in_one_part():
+    samples = [{"id": str(i), "hashes": {"layout": f"page-{i}", "screenshot": f"picture-{i % 4}"}} for i in range(40)]
+    parts = divide(samples)
+    places = {name: {each["hashes"]["screenshot"] for each in part} for name, part in parts.items()}
+    assert all(places.values())
+    assert not places["train"] & (places["val"] | places["test"])
+    assert not places["val"] & places["test"]
+
+
+def test_pairs_that_no_list_names_are_remarked(tmp_path):
+    shutil.copytree(PAIRS, tmp_path / "pairs")
+    listed = tmp_path / "pairs" / "splits" / "train.txt"
+    first, *rest = listed.read_text().split()
+    listed.write_text("\n".join(rest))
+    splits = read(tmp_path / "pairs")
+    assert len(splits.train) == 15
+    assert splits.warnings == (f"all_data/{first}.gui: no list in splits/ names it: left out",)
 
 
 @pytest.mark.parametrize(
@@ -306,8 +350,9 @@ def link_loop(path):
 
 
 FAULTS = {
-    "truncated picture": ("screenshot.png", broken_png, "not a readable PNG, JPEG, WEBP picture"),
-    "empty picture": ("screenshot.png", lambda path: path.write_bytes(b""), "not a readable"),
+    "truncated picture": ("screenshot.png", broken_png, "truncated or damaged PNG picture"),
+    "cut header": ("screenshot.png", lambda path: path.write_bytes(path.read_bytes()[:20]), "picture"),
+    "empty picture": ("screenshot.png", lambda path: path.write_bytes(b""), "an empty picture file (0 bytes)"),
     "text in place of a picture": ("screenshot.png", lambda path: path.write_text("hello"), "not a readable"),
     "a format that is not read": (
         "screenshot.png",
@@ -348,6 +393,21 @@ def test_a_bad_sample_stops_by_default_and_is_left_out_on_request(folder, fault)
     splits = read(folder, on_bad_sample="skip", max_bad_fraction=0.1)
     assert len(splits.train) == 6
     assert any(f"train/section-0002/{name}: " in line for line in splits.warnings)
+    [(place, why)] = splits.skipped
+    assert place == f"train/section-0002/{name}"
+    assert reason.lower() in why.lower()
+
+
+def test_all_faults_of_a_sample_are_told(folder):
+    broken_png(sample(folder) / "screenshot.png")
+    (sample(folder) / "layout.json").write_text("{")
+    message = refused(folder)
+    assert "1 of 10 samples cannot be used" in message
+    assert "train/section-0000/screenshot.png: a truncated" in message
+    assert "train/section-0000/layout.json: Expecting" in message
+    [(place, why)] = read(folder, on_bad_sample="skip", max_bad_fraction=0.1).skipped
+    assert place == "train/section-0000/screenshot.png"
+    assert "; train/section-0000/layout.json: Expecting" in why
 
 
 def test_more_bad_samples_than_allowed_stop_even_skipping(folder):
@@ -389,18 +449,18 @@ def test_every_kind_of_picture_becomes_rgb(mode):
         picture = Image.fromarray(array).convert(mode)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
-    square, size = decode_image(buffer.getvalue(), Path("x.png"), 32)
+    square, size, *_ = decode_image(buffer.getvalue(), Path("x.png"), 32)
     assert square.shape == (32, 32, 3)
     assert size == (30, 20)
     if mode in ("RGB", "L", "I;16"):
-        exact, _ = decode_image(png(np.stack([array] * 3, axis=-1)), Path("x.png"), 32)
+        exact, *_ = decode_image(png(np.stack([array] * 3, axis=-1)), Path("x.png"), 32)
         assert np.array_equal(square, exact)
 
 
 def test_transparent_pixels_are_white():
     array = np.zeros((8, 8, 4), dtype=np.uint8)
     array[:4, :, 3] = 255
-    square, _ = decode_image(png(array), Path("x.png"), 8)
+    square, *_ = decode_image(png(array), Path("x.png"), 8)
     assert square[0, 0].tolist() == [0, 0, 0]
     assert square[7, 7].tolist() == [255, 255, 255]
 
@@ -409,7 +469,70 @@ def test_transparent_pixels_are_white():
 def test_other_formats_are_read_by_content(form):
     buffer = io.BytesIO()
     Image.fromarray(noise()).save(buffer, form)
-    assert decode_image(buffer.getvalue(), Path("screenshot.png"), 16)[1] == (30, 20)
+    picture = decode_image(buffer.getvalue(), Path("screenshot.png"), 16)
+    assert picture.size == (30, 20)
+    assert picture.remarks == (f"the file is a {form} picture whatever its name says; read as such",)
+    assert decode_image(buffer.getvalue(), Path(f"screenshot.{form.lower()}"), 16).remarks == ()
+
+
+def test_cmyk_becomes_rgb():
+    colours = Image.new("RGB", (32, 16), (200, 40, 40))
+    colours.paste((20, 90, 160), (16, 0, 32, 16))
+    buffer = io.BytesIO()
+    colours.convert("CMYK").save(buffer, "JPEG", quality=95)
+    square = decode_image(buffer.getvalue(), Path("x.jpg"), 32).square
+    assert np.abs(square[8, 4].astype(int) - (200, 40, 40)).max() < 12
+    assert np.abs(square[8, 28].astype(int) - (20, 90, 160)).max() < 12
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_of_an_animation_the_first_frame_is_taken(form):
+    frames = [Image.fromarray(noise(seed)) for seed in range(3)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, form, save_all=True, append_images=frames[1:], duration=50, lossless=True)
+    picture = decode_image(buffer.getvalue(), Path(f"x.{form.lower()}"), 30)
+    assert picture.remarks == ("an animation: its first frame was taken",)
+    assert np.array_equal(picture.square[:20], noise(0))
+
+
+def test_a_text_that_unpacks_without_end_is_refused():
+    body = zlib.compress(b"a" * 70_000_000)
+    chunk = b"zTXt" + b"Comment\0\0" + body
+    whole = png(noise())
+    bomb = whole[:33] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + whole[33:]
+    with pytest.raises(Fault, match="picture"):
+        decode_image(bomb, Path("x.png"), 16)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".webp"])
+def test_a_screenshot_of_another_format_is_found(folder, suffix):
+    path = sample(folder) / "screenshot.png"
+    with Image.open(path) as picture:
+        picture.save(path.with_suffix(suffix), quality=95)
+    path.unlink()
+    splits = read(folder)
+    assert len(splits.train) == 7
+    assert splits.warnings == ()
+
+
+def test_of_two_screenshots_the_second_is_remarked(folder):
+    path = sample(folder) / "screenshot.png"
+    with Image.open(path) as picture:
+        picture.save(path.with_suffix(".jpg"))
+    assert read(folder).warnings == (
+        "train/section-0000/screenshot.jpg: not looked at: screenshot.png is the screenshot",
+    )
+
+
+def test_remarks_of_one_rule_are_summed_up(folder):
+    for path in (folder / "train").iterdir():
+        with Image.open(path / "screenshot.png") as picture:
+            loaded = picture.convert("RGB")
+        loaded.save(path / "screenshot.png", "WEBP", lossless=True)
+    warnings = read(folder).warnings
+    assert len(warnings) == 4
+    assert warnings[0].startswith("train/section-0000/screenshot.png: the file is a WEBP picture")
+    assert warnings[3].startswith("... and 4 more of 'picture': trainkit validate ")
 
 
 def test_letterbox_keeps_the_aspect_ratio_and_fills_with_white():
@@ -425,7 +548,7 @@ def test_a_picture_turned_by_its_camera_is_turned_back():
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(noise()).save(buffer, "JPEG", exif=exif)
-    assert decode_image(buffer.getvalue(), Path("x.jpg"), 16)[1] == (20, 30)
+    assert decode_image(buffer.getvalue(), Path("x.jpg"), 16).size == (20, 30)
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -21,7 +19,7 @@ from trainkit_task_layout.tree import (
     structure_words,
     walk,
 )
-from trainkit_task_layout.vocabulary import UNKNOWN_ID, Vocabulary, buckets
+from trainkit_task_layout.vocabulary import UNKNOWN_ID, Tags, Vocabulary
 
 KEYS = ["div", "div.a", "div.a['d:flex']", "div.a.b['col:3']['zIndex:2']", "p", "a.btn", "h1.title"]
 
@@ -205,9 +203,11 @@ def test_vocabulary_order_and_unknown_words():
     assert vocabulary.words == ("<pad>", "<unk>", "<end>", "{", "}", "ant", "zebra")
     assert len(vocabulary) == 11
     assert vocabulary.encode(["ant", "@2", "<mask>", "@3", "bee"]) == [5, 9, 10, UNKNOWN_ID, UNKNOWN_ID]
-    assert Vocabulary(**json.loads(json.dumps(vocabulary.state_dict()))).words == vocabulary.words
 
 
-def test_buckets_know_every_word_the_same_everywhere():
-    assert buckets([".btn", ".btn"]) == [682, 682]
-    assert all(0 < bucket < 1024 for bucket in buckets([f".class-{i}" for i in range(5000)]))
+def test_tags_are_numbered_and_every_class_has_a_row():
+    tags = Tags(["p", "div", "p"])
+    assert tags.encode(["div", "p", "nav"]) == [2, 3, UNKNOWN_ID]
+    assert tags.hashed([".btn", ".btn"]) == Tags(["p", "div"]).hashed([".btn"]) * 2
+    rows = Tags(["div"], rows=20).hashed([f".class-{i}" for i in range(500)])
+    assert (min(rows), max(rows)) == (3, 19)

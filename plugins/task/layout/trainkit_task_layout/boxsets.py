@@ -29,7 +29,7 @@ from .quality import quality
 from .reading import Reading
 from .samples import sample_of, seen_picture
 from .splits import DIVIDED, PARTS, Parts, divide
-from .tree import NAMELESS, Invalid, Node, fields, node, parse_json, type_name
+from .tree import MAX_TREE, NAMELESS, Invalid, Node, fields, node, parse_json, type_name
 
 IMAGES = "images"
 REGIONS, SCREEN = "regions", "screen_elements"
@@ -192,6 +192,8 @@ def _list(held: dict[str, Any]) -> list[Any]:
     items = held.get(REGIONS, held.get(SCREEN))
     if not _is_plain(items):
         raise Invalid("tree", f'expected a list "{REGIONS}" or "{SCREEN}", found {type_name(items)}')
+    if len(items) > MAX_TREE:
+        raise Invalid("size", f"{len(items)} elements; at most {MAX_TREE} are read")
     return list(items)
 
 

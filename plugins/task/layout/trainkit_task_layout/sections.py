@@ -2,8 +2,8 @@
 
 A section is a random HTML-like tree. Its screenshot is drawn from the tree, and its layout follows from the tree by
 fixed rules: chains of single children merge into one key, decoration is left out, thin wrappers give way to their
-children. What a div.media holds (picture, film or map) is seen in the screenshot alone. Some sections have a picture or a
-film behind everything, or an overlay: these are page properties (bi, bv, bo) and not part of the layout.
+children. What a div.media holds (picture, film or map) is seen in the screenshot alone. Some sections have a picture or
+a film behind everything, or an overlay: these are page properties (bi, bv, bo) and not part of the layout.
 """
 
 from __future__ import annotations

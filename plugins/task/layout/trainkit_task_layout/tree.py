@@ -25,6 +25,8 @@ class Invalid(ValueError):
 
 ATTRIBUTES = frozenset({"text", "src", "href", "svg"})
 MAX_DEPTH = 100
+# Far more than a section has; matching names to nodes takes a time that grows with the square.
+MAX_TREE = 5000
 # A page that is only a list of parts (pix2code) hangs under a root without a name.
 NAMELESS = ""
 
@@ -165,6 +167,9 @@ def _root(value: Any, parse: Any) -> Node:
     if len(value) != 1:
         raise Invalid("tree", f"expected one root, found {len(value)}")
     root: Node = parse(*value[0], 1)
+    count = sum(1 for _ in walk(root))
+    if count > MAX_TREE:
+        raise Invalid("size", f"{count} nodes; a tree has at most {MAX_TREE}")
     return root
 
 
