@@ -15,8 +15,8 @@ class Baselines:
     """Hold what most training layouts have.
 
     Args:
-        key: the most frequent key.
-        usual: the multiset of keys that most layouts agree on.
+        key: the most frequent base.
+        usual: the multiset of bases that most layouts agree on.
     """
 
     key: str = ""
@@ -25,15 +25,15 @@ class Baselines:
     @classmethod
     def learned(cls, layouts: Sequence[Node]) -> Baselines:
         """Learn from the training layouts."""
-        found = [[part["key"] for part in walk(layout) if part["key"] != NAMELESS] for layout in layouts]
+        found = [[base_of(part) for part in walk(layout) if part["key"] != NAMELESS] for layout in layouts]
         counts = Counter(key for keys in found for key in keys)
         return cls(min(counts, key=lambda key: (-counts[key], key), default=""), usual(found))
 
     def predictors(self) -> Mapping[str, Callable[[Node], Node]]:
         """Return for each baseline how it answers to a true tree, of which it may know no more than its shape.
 
-        all-pad: nothing. majority: the most frequent key at every real node (of the true shape, as token accuracy asks
-        for a guess at every real position). usual: the elements that most layouts have, under one root.
+        all-pad: nothing. majority: the most frequent base at every real node (of the true shape, as token accuracy asks
+        for a guess at every real position). usual: the bases that most layouts have, under one root.
         """
         return {
             "all-pad": lambda tree: node(NAMELESS),
@@ -48,6 +48,11 @@ class Baselines:
     def state_dict(self) -> dict[str, Any]:
         """Return what was learned, as JSON."""
         return asdict(self)
+
+
+def base_of(part: Node) -> str:
+    """Return the base of a node's key."""
+    return str(part["key"]).partition("@")[0].partition("$")[0]
 
 
 def usual(found: Sequence[Sequence[str]]) -> list[str]:

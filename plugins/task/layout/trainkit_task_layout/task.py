@@ -141,9 +141,10 @@ class LayoutTask:
     @property
     def defaults(self) -> Mapping[str, Any]:
         """Return the settings that this task proposes."""
-        loss = "masked-diffusion" if isinstance(self.order, DiffusionOrder) else "cross-entropy"
+        # An empty slot is how a tree ends here, and no filling: it weighs as much as any other.
+        diffusion = {"loss.use": "masked-diffusion", "loss.pad_weight": 1.0}
         return {
-            "loss.use": loss,
+            **(diffusion if isinstance(self.order, DiffusionOrder) else {"loss.use": "cross-entropy"}),
             "metric": ["token-accuracy", "element-f1", "layout-quality", "token-error"],
             "augmenter": ["structure"],
             # Class 0 is an empty slot: who predicts only those is right nowhere.
