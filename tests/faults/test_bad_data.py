@@ -167,8 +167,32 @@ def test_swapped_files_are_read_as_meant_and_noted(cli, data):
 def test_copies_of_training_samples_in_other_parts(cli, data, part):
     shutil.copytree(samples(data)[1], data / part / "copy")
     refused(
-        cli("run", "--data", data), "1 validation or test samples are copies", f"{part}/copy is a copy of train sample"
+        cli("run", "--data", data),
+        "1 of 10 samples cannot be used",
+        f"{part}/copy: a copy of train sample train/{samples(data)[1].name}, byte for byte",
     )
+    skip = ("--set", "task.on_bad_sample=skip", "--set", "task.max_bad_fraction=0.1")
+    assert "6 train, 2 val, 1 test" in planned(cli, data, *skip)
+
+
+def test_two_formats_at_once(cli, data, repository):
+    shutil.copytree(repository / "tests" / "data" / "pix2code-web", data, dirs_exist_ok=True)
+    message = "the data has 2 formats at once: folders and pix2code"
+    refused(cli("run", "--data", data), message, "--set task.format=folders")
+    assert "6 train, 2 val, 1 test" in planned(cli, data, "--set", "task.format=folders")
+    assert "16 train, 4 val, 4 test" in planned(cli, data, "--set", "task.format=pix2code")
+
+
+def test_a_base_that_there_is_not(cli, data):
+    layout = samples(data)[1] / "layout.json"
+    layout.write_text(layout.read_text().replace("section@", "sektion@"))
+    refused(cli("run", "--data", data), f"{layout.relative_to(data)}: 'sektion' in ", "did you mean 'section'?")
+
+
+def test_a_manifest_that_cannot_be_read(cli):
+    Path("pages").mkdir()
+    Path("pages/dataset_config.yaml").write_text("splits: {train: [a, a]}")
+    refused(cli("run", "--data", "pages"), "the manifest cannot be read", "'a' is listed in train and in train")
 
 
 def test_a_link_out_of_the_folder_is_not_followed(cli, data, tmp_path):

@@ -130,6 +130,12 @@ ENVELOPE_FAULTS = {
     "a list": ('{"id"', '[{"id"', "Expecting"),
     "no id": ('"id": "section-0002"', '"name": "section-0002"', '"id" must be a text, found null'),
     "a key twice": ('{"id"', '{"id": "x", "id"', "'id' stands twice"),
+    "an id of signs": (
+        '"id": "section-0002"',
+        '"id": "\\ud800"',
+        '"id" must be a text, found one that cannot be printed',
+    ),
+    "a truth value for an id": ('"id": "section-0002"', '"id": true', '"id" must be a text, found a truth value'),
     "no picture": ('"path": "screenshot.png"', '"path": "other.png"', "missing"),
     "no path": ('"path": "screenshot.png"', '"path": 3', '"screenshot" needs a "path"'),
     "picture outside": ('"path": "screenshot.png"', '"path": "../../../../etc/hostname"', "missing"),

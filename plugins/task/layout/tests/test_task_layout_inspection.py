@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from trainkit.errors import DataError
@@ -94,6 +95,45 @@ def test_all_samples_bad(folder):
     assert sum(each.is_fault for each in seen.findings) == 11
     assert seen.samples == {}
     assert seen.facts == {}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damage_of_any_kind_is_told_and_never_raised(mixed, tmp_path, seed):
+    """One file is cut, overwritten, shortened or gets something inserted, by chance."""
+    data = tmp_path / "damaged"
+    shutil.copytree(mixed, data)
+    rng = np.random.default_rng(seed)
+    files = sorted(path for path in data.rglob("*") if path.is_file())
+    path = files[rng.integers(len(files))]
+    content = bytearray(path.read_bytes())
+    place = int(rng.integers(len(content)))
+    match seed % 4:
+        case 0:
+            del content[place:]
+        case 1:
+            content[place] = int(rng.integers(256))
+        case 2:
+            del content[place : place + 20]
+        case _:
+            content[place:place] = (b"{", b"NaN", b"1e999", b"\x00", b'"', b"\\ud800", b"\xff")[seed % 7]
+    path.write_bytes(content)
+    seen = inspect(data, 32)
+    assert sum(seen.samples.values()) >= 4
+    assert all(each.place and each.text.isprintable() for each in seen.findings)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Return five sample folders, their screenshots in three formats."""
+    folder = tmp_path_factory.mktemp("mixed") / "data"
+    write_sections(folder, count=5)
+    for number, path in enumerate(sorted(folder.rglob("screenshot.png"))):
+        suffix = ("png", "jpg", "webp")[number % 3]
+        with Image.open(path) as picture:
+            picture.load()
+        path.unlink()
+        picture.save(path.with_suffix(f".{suffix}"))
+    return folder
 
 
 def test_nothing_to_look_at(tmp_path):

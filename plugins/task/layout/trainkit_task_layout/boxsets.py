@@ -29,7 +29,7 @@ from .quality import quality
 from .reading import Reading
 from .samples import sample_of, seen_picture
 from .splits import DIVIDED, PARTS, Parts, divide
-from .tree import MAX_TREE, NAMELESS, Invalid, Node, fields, node, parse_json, type_name
+from .tree import MAX_TREE, NAMELESS, Invalid, Node, fields, name_of, node, parse_json, type_name
 
 IMAGES = "images"
 REGIONS, SCREEN = "regions", "screen_elements"
@@ -96,10 +96,7 @@ class _Reader:
         """Return the sample of an entry; raise Fault or BadSample with the reasons why it cannot be used."""
         try:
             held = fields(entry.value, "an entry")
-            name = held.get("id", held.get("screen_id"))
-            if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
-                raise Invalid("id", f'"id" or "screen_id" must be a text, found {type_name(name)}')
-            name = str(name)
+            name = name_of(held.get("id", held.get("screen_id")), '"id" or "screen_id"')
             if name in self.names:
                 raise Invalid("id", f"the id '{name}' stands twice")
             self.names.add(name)

@@ -21,7 +21,7 @@ from .pictures import Picture, read_picture
 from .reading import Reading
 from .samples import Page, page_sample
 from .splits import DIVIDED, PARTS, Parts, divide
-from .tree import Node, fields, layout_of, props_of, structure_of, type_name
+from .tree import Node, fields, layout_of, name_of, props_of, structure_of
 
 HTML, SECTION = "HTMLObject", "SectionLayout"
 
@@ -69,10 +69,8 @@ def open_envelope(path: Path, root: Path) -> Envelope:
     """Return what an example.json holds; a broken one has the name of its folder as its id."""
     try:
         content = tree_in(fields, read_json(path, root), path)
-        name = content.get("id")
-        if not isinstance(name, str | int) or isinstance(name, bool) or name == "":
-            raise Fault(path, f'"id" must be a text, found {type_name(name)}', "id")
-        return Envelope(str(name), path, content)
+        name = tree_in(lambda held: name_of(held.get("id"), '"id"'), content, path)
+        return Envelope(name, path, content)
     except Fault as fault:
         return Envelope(path.parent.name, path, {}, fault)
 

@@ -52,11 +52,22 @@ def decode_image(content: bytes, path: Path, size: int) -> Picture:
     """
     if not content:
         raise Fault(path, "an empty picture file (0 bytes)", RULE)
+    with warnings.catch_warnings():
+        # Pillow warns of odd metadata, and of what is a little too large; the limit here is lower still.
+        warnings.simplefilter("ignore")
+        picture, remarks = _decoded(content, path)
+    deviation = spread(picture)
+    if deviation < MIN_STD:
+        reason = (
+            f"a blank picture: its values have a standard deviation of {deviation:.2g}, at least {MIN_STD:g} is asked"
+        )
+        raise Fault(path, reason, "blank picture")
+    return Picture(letterbox(picture, size), picture.size, content_hash(content), remarks)
+
+
+def _decoded(content: bytes, path: Path) -> tuple[Image.Image, tuple[str, ...]]:
     try:
-        with warnings.catch_warnings():
-            # Pillow only warns of what is a little too large; the limit here is lower still.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(BytesIO(content), formats=FORMATS)
+        image = Image.open(BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError:
         raise Fault(path, f"more than {MAX_PIXELS // 10**6} million pixels; scale the picture down", RULE) from None
     # Decoders raise whatever a damaged file leads them to: OSError, ValueError, SyntaxError, struct.error, ...
@@ -68,19 +79,11 @@ def decode_image(content: bytes, path: Path, size: int) -> Picture:
         if width * height > MAX_PIXELS:
             limit = f"at most {MAX_PIXELS // 10**6} million are decoded; scale the picture down"
             raise Fault(path, f"{width} x {height} pixels; {limit}", RULE)
-        remarks = _remarks(image, path)
-        kind = image.format
         try:
-            picture = _rgb(image)
+            return _rgb(image), _remarks(image, path)
         except Exception as error:
-            raise Fault(path, f"a truncated or damaged {kind} picture ({type(error).__name__})", RULE) from None
-    deviation = spread(picture)
-    if deviation < MIN_STD:
-        reason = (
-            f"a blank picture: its values have a standard deviation of {deviation:.2g}, at least {MIN_STD:g} is asked"
-        )
-        raise Fault(path, reason, "blank picture")
-    return Picture(letterbox(picture, size), picture.size, content_hash(content), remarks)
+            reason = f"a truncated or damaged {image.format} picture ({type(error).__name__})"
+            raise Fault(path, reason, RULE) from None
 
 
 def letterbox(picture: Image.Image, size: int) -> Pixels:

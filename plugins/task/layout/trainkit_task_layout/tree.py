@@ -115,6 +115,14 @@ def fields(value: Any, what: str = "the file") -> dict[str, Any]:
     return found
 
 
+def name_of(value: Any, what: str) -> str:
+    """Return an id as text; raise Invalid unless it is a text or a whole number that can be printed."""
+    if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).isprintable() or value == "":
+        found = "one that cannot be printed" if isinstance(value, str) else type_name(value)
+        raise Invalid("id", f"{what} must be a text, found {found}")
+    return str(value)
+
+
 def parse_structure(text: str) -> Node:
     """Return the tree of a structure.json; raise Invalid with the reason."""
     return structure_of(parse_json(text))
