@@ -16,7 +16,7 @@ from trainkit_task_layout.canvas import PAD_CLASS
 from trainkit_task_layout.diffusion import Canvas
 from trainkit_task_layout.encoder import PageEncoder
 from trainkit_task_layout.noise import guided, mask_rate, still_hidden, time_of
-from trainkit_task_layout.order_diffusion import STRUCTURE_INPUTS, DiffusionOrder
+from trainkit_task_layout.order_diffusion import NODE_INPUTS, STRUCTURE_INPUTS, DiffusionOrder
 from trainkit_task_layout.order_words import trail_of
 from trainkit_task_layout.presets import Size, parameter_count
 from trainkit_task_layout.sampler import Sampling, generate
@@ -278,7 +278,7 @@ def test_learns_eight_samples_by_heart(splits):
     model = task.build_model()
     batch = task.collate(splits.train.__getitems__(list(range(8))))
     taken = {name: batch[name] for name in ("labels", "slot_levels", "slot_paths", "tree_parent", "sources")}
-    taken |= {name: batch[name] for name in ("pixel_values", *STRUCTURE_INPUTS)}
+    taken |= {name: batch[name] for name in ("pixel_values", *NODE_INPUTS)}
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=300)
     right = total = 0
@@ -328,7 +328,7 @@ def test_writing_with_the_cache_equals_writing_without(splits):
             paths = torch.full((6, position + 1, levels), -1)
             for i in going:
                 paths[i] = torch.tensor(trail_of([*words[i], "<pad>"], levels))
-            structure = {name: batch[name] for name in STRUCTURE_INPUTS}
+            structure = {name: batch[name] for name in NODE_INPUTS}
             logits = model(asked, paths, batch["pixel_values"], **structure)["logits"][:, -1:]
             best = logits.masked_fill(~allowed, float("-inf")).argmax(-1)[:, 0]
             assert torch.equal(best[going], written[going, position])

@@ -142,6 +142,7 @@ class LayoutWriter(nn.Module):
         depth: Tensor | None = None,
         sibling: Tensor | None = None,
         struct_mask: Tensor | None = None,
+        struct_tokens: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return `logits` [B, L, V] for labels [B, L], each from the labels before it (teacher forcing).
 
@@ -154,8 +155,9 @@ class LayoutWriter(nn.Module):
             depth: [B, S] level of each node.
             sibling: [B, S] place of each node among its siblings.
             struct_mask: [B, S] True where a node is real.
+            struct_tokens: [B, S, T] tokens of the nodes' text, -1 behind their end.
         """
-        structure = (struct_ids, struct_classes, depth, sibling, struct_mask)
+        structure = (struct_ids, struct_classes, depth, sibling, struct_mask, struct_tokens)
         memory = self.encoder(labels.shape[0], pixel_values, *structure)
         before = F.pad(labels[:, :-1].clamp(min=PAD_ID), (1, 0), value=PAD_ID)
         x = self.drop(self.embed_words(before, word_paths, memory))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from torch.nn import functional as F
 
 from .canvas import PAD_CLASS
 from .encoder import Dropping, Memory, PageEncoder, pooled
-from .layers import EXTENT, PLACE_WAVES, Attention, DropPath, Feedforward, recomputed, rising, sin_cos
+from .experts import Experts, Route, through
+from .fewshot import FewShot
+from .layers import EXTENT, PLACE_WAVES, Attention, DropPath, Feedforward, rising, sin_cos
 from .noise import MaskSchedule, antithetic_times, elbo_weight, fixed_draws, mask_rate
 
 TIME_FEATURES = 256
@@ -46,6 +49,10 @@ class View:
     mask: Tensor
     memory: Memory
     time: Tensor
+
+    def rows(self, index: Tensor) -> View:
+        """Return what some of the samples look at."""
+        return View(self.mask[index], self.memory.rows(index), self.time[index])
 
 
 class SlotLayer(nn.Module):
@@ -175,7 +182,9 @@ class SlotDecoder(nn.Module):
         out: Tensor = self.time(torch.cat([angles.sin(), angles.cos()], dim=-1).to(self.bias.dtype))
         return out
 
-    def forward(self, canvas: Canvas, hidden: Tensor, times: Tensor, memory: Memory) -> Tensor:
+    def forward(
+        self, canvas: Canvas, hidden: Tensor, times: Tensor, memory: Memory, route: Route | None = None
+    ) -> Tensor:
         """Return the states [B, N, d] of the noised slots.
 
         Args:
@@ -183,6 +192,7 @@ class SlotDecoder(nn.Module):
             hidden: [B, N] bool, the slots that the noise hides.
             times: [B] of the noise.
             memory: the page.
+            route: the way through experts; None for the decoder's own layers.
         """
         real = canvas.levels >= 0
         classes = canvas.labels.clamp(min=PAD_CLASS)
@@ -191,10 +201,18 @@ class SlotDecoder(nn.Module):
         slots = noised.shape[1]
         time = self.modulations(torch.stack([torch.zeros_like(times), times], dim=1))
         time = time.repeat_interleave(slots, dim=1).transpose(1, 2)
-        x = self._through(torch.cat([clean, noised], dim=1), View(level_mask(canvas.levels), memory, time))
+        x = self._through(torch.cat([clean, noised], dim=1), View(level_mask(canvas.levels), memory, time), route)
         return self._finished(x[:, slots:], times)
 
-    def denoise(self, canvas: Canvas, hidden: Tensor, active: Tensor, times: Tensor, memory: Memory) -> Tensor:
+    def denoise(
+        self,
+        canvas: Canvas,
+        hidden: Tensor,
+        active: Tensor,
+        times: Tensor,
+        memory: Memory,
+        route: Route | None = None,
+    ) -> Tensor:
         """Return the states [B, N, d] of slots in generation: those of the active level are noised, those above clean.
 
         Args:
@@ -203,6 +221,7 @@ class SlotDecoder(nn.Module):
             active: [B, N] bool, the slots of the level that is being made.
             times: [B] of the noise.
             memory: the page.
+            route: the way through experts; None for the decoder's own layers.
         """
         real = canvas.levels >= 0
         classes = canvas.labels.clamp(min=PAD_CLASS).masked_fill(hidden, self.mask_class)
@@ -211,13 +230,13 @@ class SlotDecoder(nn.Module):
         time = time.gather(1, active.long()[..., None, None].expand(-1, -1, 6, x.shape[-1])).transpose(1, 2)
         query, key = canvas.levels[:, :, None], canvas.levels[:, None]
         mask = ((key <= query) & (key >= 0)) | torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
-        return self._finished(self._through(x, View(mask[:, None], memory, time)), times)
+        return self._finished(self._through(x, View(mask[:, None], memory, time), route), times)
 
-    def _through(self, x: Tensor, view: View) -> Tensor:
+    def _through(self, x: Tensor, view: View, route: Route | None) -> Tensor:
         x = self.drop(x)
-        for layer in self.layers:
-            x = recomputed(layer, self.recompute, x, view)
-        return x
+        if view.memory.film is not None:
+            view = replace(view, time=view.time + view.memory.film)
+        return through(self.layers, x, view, self.recompute) if route is None else route(x, view, self.recompute)
 
     def _finished(self, x: Tensor, times: Tensor) -> Tensor:
         shift, scale = (self.table[:, None] + self.time_features(times)[:, None, None]).unbind(1)
@@ -299,6 +318,8 @@ class LayoutDiffusion(nn.Module):
         self.props = nn.Linear(decoder.embed.embedding_dim, 3)
         self.schedule: MaskSchedule = schedule
         self.condition_dropout, self.part_dropout, self.scales = condition_dropout, part_dropout, scales
+        self.experts: Experts | None = None
+        self.few_shot: FewShot | None = None
 
     def gradient_checkpointing_enable(self) -> None:
         """Recompute each layer in the backward pass: less memory, the same gradient."""
@@ -317,6 +338,8 @@ class LayoutDiffusion(nn.Module):
         depth: Tensor | None = None,
         sibling: Tensor | None = None,
         struct_mask: Tensor | None = None,
+        struct_tokens: Tensor | None = None,
+        support_mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Hide slots at random and return predictions for all of them.
 
@@ -332,6 +355,8 @@ class LayoutDiffusion(nn.Module):
             depth: [B, S] level of each node.
             sibling: [B, S] place of each node among its siblings.
             struct_mask: [B, S] True where a node is real.
+            struct_tokens: [B, S, T] tokens of the nodes' text, -1 behind their end.
+            support_mask: [B, n] the pictures of the support bank that a sample may look at.
 
         Returns:
             logits [B, N, C], masked [B, N], mask_rate [B], elbo_weight [B], props_logits [B, 3]; pointer_logits
@@ -349,18 +374,59 @@ class LayoutDiffusion(nn.Module):
         dropping = None
         if self.training and (self.condition_dropout or self.part_dropout):
             dropping = Dropping.drawn(batch, self.condition_dropout, self.part_dropout, device)
-        structure = (struct_ids, struct_classes, depth, sibling, struct_mask)
+        structure = (struct_ids, struct_classes, depth, sibling, struct_mask, struct_tokens)
         memory = self.encoder(batch, pixel_values, *structure, dropping)
-        outputs = self.outputs(self.decoder(canvas, hidden, times, memory), memory)
+        support = None if self.few_shot is None else self.few_shot(support_mask, dropping and dropping.whole)
+        memory = memory if support is None else memory.supported(*support)
+        route = self.route(rate)
+        outputs = self.outputs(self.decoder(canvas, hidden, times, memory, route), memory)
         outputs |= {"masked": hidden, "mask_rate": rate, "elbo_weight": elbo_weight(times, self.schedule)}
         if self.training and self.scales and pixel_values is not None:
             scaled = []
             for side in self.scales:
                 resized = F.interpolate(pixel_values, (side, side), mode="bilinear", antialias=True)
                 memory = self.encoder(batch, resized, *structure, dropping)
-                scaled.append(self.decoder.score(self.decoder(canvas, hidden, times, memory)))
+                memory = memory if support is None else memory.supported(*support)
+                scaled.append(self.decoder.score(self.decoder(canvas, hidden, times, memory, route)))
             outputs["scale_logits"] = torch.stack([*scaled, outputs["logits"]], dim=1)
         return outputs
+
+    def read(
+        self,
+        batch: int,
+        pixel_values: Tensor | None,
+        structure: Sequence[Tensor | None],
+        support_mask: Tensor | None = None,
+        is_null: bool = False,
+    ) -> Memory:
+        """Return the memory of pages for generation: as they are, or what stands for none.
+
+        Args:
+            batch: number of pages.
+            pixel_values: [B, 3, H, W].
+            structure: the tensors of the structures, in the order of the encoder's parameters.
+            support_mask: [B, n] the pictures of the support bank that a sample may look at.
+            is_null: whether the whole condition is dropped.
+        """
+        dropping = Dropping.of_all(batch, self.decoder.bias.device) if is_null else None
+        memory: Memory = self.encoder(batch, pixel_values, *structure, dropping)
+        if self.few_shot is not None:
+            memory = memory.supported(*self.few_shot(support_mask, dropping and dropping.whole))
+        return memory
+
+    def route(self, rates: Tensor) -> Route | None:
+        """Return the way through the experts for shares of hidden slots [B]; None where the base decoder works."""
+        return None if self.experts is None else self.experts.route(rates)
+
+    def layers_at(self, rate: float) -> nn.ModuleList:
+        """Return the decoder layers that work at a share of hidden slots."""
+        layers = self.decoder.layers
+        return layers if self.experts is None else self.experts.layers_at(rate, layers)
+
+    def split_experts(self) -> None:
+        """Let experts work from now on, each beginning as the base decoder is."""
+        if self.experts is not None:
+            self.experts.split(self.decoder.layers)
 
     def outputs(self, x: Tensor, memory: Memory) -> dict[str, Any]:
         """Return what the heads make of decoded slots and of the page."""
@@ -370,8 +436,7 @@ class LayoutDiffusion(nn.Module):
             found["pointer_logits"] = decoder.point(x, memory)
         if hasattr(decoder, "box"):
             found["box_predictions"] = decoder.box(x).sigmoid()
-        everything = None if memory.mask is None else memory.mask[:, 0, 0]
-        found["props_logits"] = self.props(pooled(memory.states, everything))
+        found["props_logits"] = self.props(pooled(memory.states, memory.state_mask))
         if memory.patches.shape[1] and memory.nodes.shape[1]:
             found["visual_features"] = pooled(memory.patches)
             found["structural_features"] = pooled(memory.nodes, memory.node_mask)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -28,6 +28,9 @@ class Memory:
         node_mask: [B, S] bool.
         placed: [B, M, d] the states with the places of the patches added once more: whoever looks for a place finds it
             there, however far the encoder has mixed the states [paper 2005.12872].
+        film: [B, 6, 1, d] added to the decoder's shifts, scales and gates, or None.
+
+    A decoder looks at `placed` under `mask`: both may be longer than `states` by what supports the page.
     """
 
     states: Tensor
@@ -35,11 +38,29 @@ class Memory:
     nodes: Tensor
     node_mask: Tensor
     placed: Tensor
+    film: Tensor | None = None
 
     @property
     def patches(self) -> Tensor:
         """Return the part of the patches, [B, P, d]; P may be 0."""
         return self.states[:, : self.states.shape[1] - self.nodes.shape[1]]
+
+    @property
+    def state_mask(self) -> Tensor | None:
+        """Return [B, M] True where a state is real; None where all are."""
+        return None if self.mask is None else self.mask[:, 0, 0, : self.states.shape[1]]
+
+    def rows(self, index: Tensor) -> Memory:
+        """Return the memory of some of the pages."""
+        parts = (getattr(self, part.name) for part in fields(self))
+        return Memory(*(None if part is None else part[index] for part in parts))
+
+    def supported(self, context: Tensor | None, film: Tensor | None) -> Memory:
+        """Return the memory with [B, P, d] more to look at, and with what is added to the decoder's scales."""
+        if context is None:
+            return replace(self, film=film)
+        mask = None if self.mask is None else F.pad(self.mask, (0, context.shape[1]), value=True)
+        return replace(self, mask=mask, placed=torch.cat([self.placed, context.to(self.placed)], dim=1), film=film)
 
 
 @dataclass(frozen=True)
@@ -48,6 +69,11 @@ class Dropping:
 
     visual: Tensor | None = None
     structural: Tensor | None = None
+
+    @property
+    def whole(self) -> Tensor | None:
+        """Return who loses everything, [B] bool, or None for nobody."""
+        return None if self.visual is None or self.structural is None else self.visual & self.structural
 
     @classmethod
     def of_all(cls, batch: int, device: torch.device) -> Dropping:
@@ -156,6 +182,8 @@ class PageEncoder(nn.Module):
         dropout: share of features dropped in training.
         drop_path: stochastic depth at the last layer, rising linearly from 0.
         feature_noise: standard deviation of noise on the embedded inputs in training.
+        visual: what turns pictures into cells in place of a stem, as a pretrained backbone.
+        text: what turns the tokens of nodes into features, as a pretrained backbone.
     """
 
     def __init__(
@@ -169,9 +197,12 @@ class PageEncoder(nn.Module):
         dropout: float = 0.0,
         drop_path: float = 0.0,
         feature_noise: float = 0.0,
+        visual: nn.Module | None = None,
+        text: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.visual = Patches(patch, width) if stem == "patch" else Convolutions(patch, width)
+        self.visual = visual or (Patches(patch, width) if stem == "patch" else Convolutions(patch, width))
+        self.text = text
         self.structure = Structure(words, width)
         self.modality = nn.Parameter(torch.randn(2, width) * 0.02)
         self.null = nn.Parameter(torch.randn(2, width) * 0.02)
@@ -190,6 +221,7 @@ class PageEncoder(nn.Module):
         depth: Tensor | None = None,
         sibling: Tensor | None = None,
         struct_mask: Tensor | None = None,
+        struct_tokens: Tensor | None = None,
         dropping: Dropping | None = None,
     ) -> Memory:
         """Return the memory of `batch` pages.
@@ -202,6 +234,7 @@ class PageEncoder(nn.Module):
             depth: [B, S] level of each node.
             sibling: [B, S] place of each node among its siblings.
             struct_mask: [B, S] True where a node is real.
+            struct_tokens: [B, S, T] tokens of the nodes' text, -1 behind their end.
             dropping: whose condition is replaced by the learned null vectors; lengths and masks stay.
         """
         dropping = dropping or Dropping()
@@ -215,9 +248,10 @@ class PageEncoder(nn.Module):
         mask, nodes = None, 0
         if struct_ids is not None and struct_classes is not None and depth is not None and sibling is not None:
             assert struct_mask is not None
-            known = self._nulled(
-                self.structure(struct_ids, struct_classes, depth, sibling), dropping.structural, STRUCTURAL
-            )
+            known = self.structure(struct_ids, struct_classes, depth, sibling)
+            if self.text is not None and struct_tokens is not None:
+                known = known + self.text(struct_tokens)
+            known = self._nulled(known, dropping.structural, STRUCTURAL)
             parts.append(known + self.modality[1])
             nodes = known.shape[1]
         else:

@@ -15,13 +15,14 @@ from .attention import Looks, watched
 from .batch import pad
 from .canvas import PAD_CLASS, PLACES, Grammar, Slots, address, class_of, learn, place, tree_of
 from .diffusion import Canvas, LayoutDiffusion, SlotDecoder
-from .encoder import Dropping, Memory, PageEncoder
+from .encoder import Memory, PageEncoder
 from .presets import Size
 from .sampler import Sampling, generate
 from .tree import Node, walk
 from .vocabulary import MAX_NODES
 
-STRUCTURE_INPUTS = ("struct_ids", "struct_classes", "depth", "sibling", "struct_mask")
+NODE_INPUTS = ("struct_ids", "struct_classes", "depth", "sibling", "struct_mask")
+STRUCTURE_INPUTS = (*NODE_INPUTS, "struct_tokens")
 
 
 class DiffusionOrder:
@@ -139,12 +140,9 @@ class DiffusionOrder:
     def _reader(self, model: LayoutDiffusion, batch: Batch) -> Callable[[bool], Memory]:
         count, pictures = len(batch["layouts"]), batch.get("pixel_values")
         structure = [batch.get(name) for name in STRUCTURE_INPUTS]
-        device = next(model.parameters()).device
 
         def read(is_null: bool) -> Memory:
-            dropping = Dropping.of_all(count, device) if is_null else None
-            memory: Memory = model.encoder(count, pictures, *structure, dropping)
-            return memory
+            return model.read(count, pictures, structure, batch.get("support_mask"), is_null)
 
         return read
 
@@ -176,8 +174,8 @@ class DiffusionOrder:
         canvas = Canvas(*(targets[name] for name in ("labels", "slot_levels", "slot_paths", "tree_parent")), sources)
         nothing = torch.zeros_like(targets["labels"], dtype=torch.bool)
         times = torch.zeros(len(rows), device=memory.states.device)
-        with watched(model.decoder.layers[-1].page) as seen:
-            model.decoder.denoise(canvas, nothing, nothing, times, memory)
+        with watched(model.layers_at(0.0)[-1].page) as seen:
+            model.decoder.denoise(canvas, nothing, nothing, times, memory, model.route(times))
         maps = seen[0][:, :, : memory.patches.shape[1]].cpu()
         return [
             [(part["key"].split("@")[0], maps[i, slot]) for slot, part in enumerate(row.nodes) if part is not None]

@@ -11,7 +11,7 @@ from torch import Tensor
 from .canvas import PAD_CLASS, PLACES, UNKNOWN_CLASS, Grammar
 from .diffusion import IMPOSSIBLE, Canvas, LayoutDiffusion
 from .encoder import Memory
-from .noise import drawn, guidance_at, guided, least_certain, still_hidden, time_of
+from .noise import drawn, guidance_at, guided, least_certain, mask_rate, still_hidden, time_of
 
 Reader = Callable[[bool], Memory]
 
@@ -166,8 +166,9 @@ def _scores(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Return classes' and pointers' log-probabilities, guided where there is a null memory, and boxes."""
     found = []
+    route = model.route(mask_rate(times, model.schedule))
     for memory in memories:
-        x = model.decoder.denoise(canvas, hidden, active, times, memory)
+        x = model.decoder.denoise(canvas, hidden, active, times, memory, route)
         found.append(model.outputs(x, memory))
     given = found[0]
     scores, pointers = given["logits"].float(), given.get("pointer_logits")

@@ -9,10 +9,13 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import nn
+from trainkit import hookimpl
 from trainkit.contracts import Answer, Batch, Inspection, Outputs, Sample, Splits
 from trainkit.errors import UsageError
+from trainkit.live import Run
+from trainkit.plan import Stage
 
 from .answers import answer
 from .attention import Looks, picture_of_looks
@@ -20,14 +23,18 @@ from .baselines import Baselines
 from .batch import pixels, properties, structures
 from .dataset import LayoutDataset
 from .detect import Format, read_data
+from .diffusion import LayoutDiffusion
 from .encoder import PageEncoder, Stem
+from .experts import only_experts_learn
+from .fewshot import SupportUse
 from .inputs import read_inputs
 from .inspection import inspect
 from .linear import elements, name_sources, written
 from .looks import picture_of
 from .noise import MaskSchedule
-from .order_diffusion import STRUCTURE_INPUTS, DiffusionOrder
+from .order_diffusion import NODE_INPUTS, DiffusionOrder
 from .order_words import WordOrder
+from .powers import Powers
 from .presets import PresetName, size_of
 from .sampler import Sampling
 from .sections import write_sections
@@ -75,6 +82,13 @@ class LayoutTask:
         format: of the data; auto recognises it.
         on_bad_sample: stop at samples that cannot be used, or skip them.
         max_bad_fraction: share of bad samples up to which 'skip' goes on.
+        support: most screenshots of like training pages that the decoder also looks at; 0 for none; diffusion only.
+        support_use: whether slots attend to them, or their norms are scaled and shifted by them (film).
+        experts: copies of the decoder's layers, each for a share of hidden slots; 1 for none; diffusion only. They
+            begin to work in a stage in which they alone learn (trainable = ["experts.*"]).
+        expert_budget: share of the decoder's layers for the expert of the fewest hidden slots; 1 for all of them.
+        visual_backbone: local folder of a pretrained ViT, in the Hugging Face format, in place of the stem.
+        text_backbone: local folder of a pretrained BERT that reads tags, classes and annotations of structures.
     """
 
     sample_keys = frozenset({"id", "image", "structure", "layout", "props", "source"})
@@ -108,20 +122,30 @@ class LayoutTask:
         format: Format = "auto",
         on_bad_sample: BadSamples = "stop",
         max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01,
+        support: NonNegativeInt = 0,
+        support_use: SupportUse = "cross-attention",
+        experts: PositiveInt = 1,
+        expert_budget: Annotated[float, Field(gt=0, le=1)] = 0.6,
+        visual_backbone: str | None = None,
+        text_backbone: str | None = None,
     ) -> None:
         size = size_of(preset, width, heads, encoder_layers, decoder_layers, patch)
         for side in (image_size, *scales):
-            if side % size.patch:
+            if side % size.patch and visual_backbone is None:
                 raise UsageError(f"task.image_size and task.scales: {side} is not a multiple of the patch {size.patch}")
         if stem == "convolution" and size.patch & (size.patch - 1):
             raise UsageError(f"task.stem = convolution halves the picture: task.patch = {size.patch} is no power of 2")
-        if order == "left-to-right" and (keys == "flat" or scales):
-            raise UsageError("task.keys = flat and task.scales belong to task.order = diffusion")
+        if order == "left-to-right" and (keys == "flat" or scales or support or experts > 1):
+            raise UsageError("task.keys = flat, task.scales, task.support and task.experts belong to order = diffusion")
         self.size, self.stem, self.image_size = size, stem, image_size
         self.regularisers = {"dropout": dropout, "drop_path": drop_path, "feature_noise": feature_noise}
         self.condition_dropout = condition_dropout
         self.sampling = Sampling(steps, guidance, guidance_schedule == "ramp", temperature)
         self.format, self.on_bad_sample, self.max_bad_fraction = format, on_bad_sample, max_bad_fraction
+        folders = {"visual": visual_backbone, "text": text_backbone}
+        self.powers = Powers(
+            size, stem, dropout, (image_size, *scales), support, support_use, experts, expert_budget, folders
+        )
         self.order: Any
         if order == "diffusion":
             noise = {
@@ -158,9 +182,9 @@ class LayoutTask:
         targets, outputs = self.order.gives(self.has_pictures, self.has_structures)
         inputs = {"layouts", "structures", "target_trees"}
         inputs |= {"pixel_values"} if self.has_pictures else set()
-        inputs |= {*STRUCTURE_INPUTS, "struct_parent"} if self.has_structures else set()
+        inputs |= {*NODE_INPUTS, "struct_parent"} if self.has_structures else set()
         inputs |= {"props"} if self.has_props else set()
-        return PREDICTIONS | targets | outputs | inputs
+        return PREDICTIONS | targets | outputs | inputs | self.powers.inputs
 
     def read(self, data: Path | None, seed: int) -> Splits:
         """Read and check the data, or write and read the embedded sample; `seed` changes neither.
@@ -200,6 +224,7 @@ class LayoutTask:
         self.has_props = any(sample["props"] for sample in samples)
         self._check_capacity()
         self.order.fit(samples)
+        self.powers.fit(samples)
         self.baseline = Baselines.learned([self.order.target_tree(sample) for sample in samples])
 
     def _check_capacity(self) -> None:
@@ -213,10 +238,26 @@ class LayoutTask:
         """Return a fresh model for what was learned."""
         size = self.size
         encoder = PageEncoder(
-            size.width, size.heads, size.encoder_layers, size.patch, self.tags.rows, self.stem, **self.regularisers
+            size.width,
+            size.heads,
+            size.encoder_layers,
+            size.patch,
+            self.tags.rows,
+            self.stem,
+            **self.regularisers,
+            **self.powers.encoder_parts(),
         )
         model: nn.Module = self.order.build(encoder)
+        self.powers.attach(model)
         return model
+
+    @hookimpl
+    def on_stage_start(self, run: Run, stage: Stage) -> None:
+        """Let experts begin as the base decoder is, where a stage begins in which they alone learn."""
+        if only_experts_learn(stage.trainable):
+            for module in run.model.modules():
+                if isinstance(module, LayoutDiffusion):
+                    module.split_experts()
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
         """Return the batch: inputs, targets of the decoding order, and the layouts and structures themselves."""
@@ -233,7 +274,7 @@ class LayoutTask:
             nodes = batch["struct_ids"].shape[1]
         if self.has_props:
             batch["props"] = properties(samples)
-        return batch | self.order.targets(samples, nodes)
+        return batch | self.powers.rows(samples, nodes) | self.order.targets(samples, nodes)
 
     @torch.no_grad()
     def predict(self, model: nn.Module, batch: Batch, outputs: Outputs) -> Mapping[str, Any]:
@@ -311,6 +352,7 @@ class LayoutTask:
             "has_props": self.has_props,
             "baseline": self.baseline.state_dict(),
             "order": self.order.state_dict(),
+            "powers": self.powers.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -320,3 +362,4 @@ class LayoutTask:
         self.has_props = state["has_props"]
         self.baseline = Baselines(**state["baseline"])
         self.order.load_state_dict(state["order"])
+        self.powers.load_state_dict(state["powers"])
