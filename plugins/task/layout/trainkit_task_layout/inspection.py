@@ -53,10 +53,10 @@ def facts_of(samples: Sequence[Mapping[str, Any]]) -> Facts:
     facts: Facts = {
         "layout nodes": spread(nodes for nodes, *_ in features),
         "layout depth": spread(each[1] for each in features),
-        "compound keys": float(len(compound)),
-        "distinct compound keys": float(len(set(compound))),
-        "bases": float(len({key.base for key in keys})),
-        "classes (bases with numbers)": float(len(classes)),
+        "compound keys": len(compound),
+        "distinct compound keys": len(set(compound)),
+        "bases": len({key.base for key in keys}),
+        "classes (bases with numbers)": len(classes),
         "most frequent bases": _most(key.base for key in keys),
     }
     structures = [sample["structure"] for sample in samples if sample["structure"] is not None]
