@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from .canvas import PLACES
 from .encoder import Memory, PageEncoder
-from .layers import Attention, Feedforward, recomputed
+from .layers import ANCESTORS, EXTENT, PLACE_WAVES, Attention, Feedforward, recomputed, sin_cos
 from .vocabulary import CLOSE_ID, END_ID, OPEN_ID, PAD_ID, UNKNOWN_ID
 
 ABSENT_LOGIT = -4.0
@@ -61,8 +61,18 @@ class Trail:
 
     def __init__(self, batch: int, levels: int, device: torch.device) -> None:
         self.counts = torch.zeros(batch, levels, dtype=torch.long, device=device)
+        self.shares = torch.zeros(batch, levels, device=device)
         self.depth = torch.zeros(batch, 1, dtype=torch.long, device=device)
         self.levels = levels
+
+    def places(self) -> Tensor:
+        """Return where the nearest open nodes stand among their siblings, [B, 3], below 0 where there is none.
+
+        The third of usually four siblings stands at 2.5 / 4; how many there are is not yet known.
+        """
+        levels = self.depth - 1 - torch.arange(ANCESTORS, device=self.shares.device)
+        shares = self.shares.gather(1, levels.clamp(0, self.levels - 1))
+        return shares.where(levels >= 0, -1.0)
 
     def rows(self) -> Tensor:
         """Return the rows of the table of places, [B, levels], -1 for levels that are not open."""
@@ -70,9 +80,16 @@ class Trail:
         rows = level * PLACES + self.counts.clamp(max=PLACES - 1)
         return rows.where(level <= self.depth, -1)
 
-    def follow(self, kinds: Tensor) -> None:
-        """Take the next word of each layout, [B, 1] as OTHER, NODE, OPEN or CLOSE."""
+    def follow(self, kinds: Tensor, siblings: Tensor) -> None:
+        """Take the next word of each layout.
+
+        Args:
+            kinds: [B, 1] OTHER, NODE, OPEN or CLOSE.
+            siblings: [B, 1] how many children the parent of such a node usually has.
+        """
         here = self.depth.clamp(max=self.levels - 1)
+        share = (self.counts.gather(1, here) + 0.5) / siblings
+        self.shares.scatter_(1, here, torch.where(kinds == NODE, share, self.shares.gather(1, here)))
         self.counts.scatter_add_(1, here, (kinds == NODE).long())
         self.depth = (self.depth + (kinds == OPEN).long() - (kinds == CLOSE).long()).clamp(min=0)
         inside = self.depth.clamp(max=self.levels - 1)
@@ -88,6 +105,7 @@ class LayoutWriter(nn.Module):
         words: number of words that are not pointers; the word behind the pointers (mask) is one more.
         pointers: number of structure nodes that can be pointed to.
         kinds: for each word that is no pointer, OTHER, NODE, OPEN or CLOSE.
+        siblings: for each word that is no pointer, how many children the parent of such a node usually has.
         width: features of a position.
         heads: attention heads.
         layers: decoder layers.
@@ -102,6 +120,7 @@ class LayoutWriter(nn.Module):
         words: int,
         pointers: int,
         kinds: list[int],
+        siblings: list[float],
         width: int,
         heads: int,
         layers: int,
@@ -120,6 +139,8 @@ class LayoutWriter(nn.Module):
         nn.init.normal_(self.place.weight, std=0.2)
         self.kinds: Tensor
         self.register_buffer("kinds", torch.tensor([*kinds, *[OTHER] * (pointers + 1)]), persistent=False)
+        self.siblings: Tensor
+        self.register_buffer("siblings", torch.tensor([*siblings, *[1.0] * (pointers + 1)]), persistent=False)
         self.decoder = nn.ModuleList(WordLayer(width, heads, dropout) for _ in range(layers))
         self.decoder_norm = nn.LayerNorm(width)
         self.drop = nn.Dropout(dropout)
@@ -136,6 +157,7 @@ class LayoutWriter(nn.Module):
         self,
         labels: Tensor,
         word_paths: Tensor,
+        word_places: Tensor,
         pixel_values: Tensor | None = None,
         struct_ids: Tensor | None = None,
         struct_classes: Tensor | None = None,
@@ -149,6 +171,7 @@ class LayoutWriter(nn.Module):
         Args:
             labels: [B, L], ignored positions below 0.
             word_paths: [B, L, levels] where each word stands, as `Trail.rows` tells it before the word is written.
+            word_places: [B, L, 3] where its nearest ancestors stand, as `Trail.places` tells it.
             pixel_values: [B, 3, H, W].
             struct_ids: [B, S] rows of the tags of the structure's nodes.
             struct_classes: [B, S, C] rows of their classes, 0 for none.
@@ -160,17 +183,20 @@ class LayoutWriter(nn.Module):
         structure = (struct_ids, struct_classes, depth, sibling, struct_mask, struct_tokens)
         memory = self.encoder(labels.shape[0], pixel_values, *structure)
         before = F.pad(labels[:, :-1].clamp(min=PAD_ID), (1, 0), value=PAD_ID)
-        x = self.drop(self.embed_words(before, word_paths, memory))
+        x = self.drop(self.embed_words(before, word_paths, word_places, memory))
         for layer in self.decoder:
             x = recomputed(layer, self.recompute, x, memory)
         return {"logits": self.score(x, memory)}
 
-    def embed_words(self, ids: Tensor, paths: Tensor, memory: Memory) -> Tensor:
+    def embed_words(self, ids: Tensor, paths: Tensor, places: Tensor, memory: Memory) -> Tensor:
         """Return the embeddings [B, L, d] of the words before, and of the places where the next ones stand."""
         pointer = (ids >= self.words) & (ids < self.words + self.pointers)
         mask_id = ids == self.words + self.pointers
         word = self.embed(ids.where(~pointer, UNKNOWN_ID).where(~mask_id, self.words))
         word = word + (self.place(paths.clamp(min=0)) * (paths >= 0)[..., None]).sum(dim=2)
+        each = word.shape[-1] // ANCESTORS // 2 * 2
+        shares = sin_cos(places * EXTENT, each, PLACE_WAVES) * (places >= 0)[..., None]
+        word = word + F.pad(shares.flatten(-2), (0, word.shape[-1] - ANCESTORS * each)).to(word)
         if not memory.nodes.shape[1]:
             return word
         target = (ids - self.words).clamp(0, memory.nodes.shape[1] - 1)
@@ -205,7 +231,7 @@ class LayoutWriter(nn.Module):
         ended = torch.zeros_like(ids, dtype=torch.bool)
         written: list[Tensor] = []
         for position in range(min(limit, self.max_length)):
-            x = self.embed_words(ids, trail.rows()[:, None], memory)
+            x = self.embed_words(ids, trail.rows()[:, None], trail.places()[:, None], memory)
             for layer, cache in zip(self.decoder, caches, strict=True):
                 x = layer(x, memory, cache)
             scores = self.score(x, memory).masked_fill(~allowed, float("-inf"))
@@ -215,7 +241,7 @@ class LayoutWriter(nn.Module):
                 ids = scores.argmax(dim=-1)
             ids = ids.masked_fill(ended, PAD_ID)
             ended = ended | (ids == END_ID)
-            trail.follow(self.kinds[ids])
+            trail.follow(self.kinds[ids], self.siblings[ids])
             written.append(ids)
             # Asking costs a synchronisation on a GPU.
             if position % 8 == 7 and bool(ended.all()):

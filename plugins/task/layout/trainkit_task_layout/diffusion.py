@@ -14,13 +14,12 @@ from .canvas import PAD_CLASS
 from .encoder import Dropping, Memory, PageEncoder, pooled
 from .experts import Experts, Route, through
 from .fewshot import FewShot
-from .layers import EXTENT, PLACE_WAVES, Attention, DropPath, Feedforward, rising, sin_cos
+from .layers import ANCESTORS, EXTENT, PLACE_WAVES, Attention, DropPath, Feedforward, rising, sin_cos
 from .noise import MaskSchedule, antithetic_times, elbo_weight, fixed_draws, mask_rate
 
 TIME_FEATURES = 256
 TIME_SCALE = 1000.0
 IMPOSSIBLE = -1e4
-ANCESTORS = 3
 
 
 @dataclass(slots=True)

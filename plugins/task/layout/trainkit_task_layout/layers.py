@@ -13,6 +13,8 @@ from torch.nn import functional as F
 EXTENT = 32.0
 # The longest wave is about as long as the whole: longer ones would say the same of every place.
 PLACE_WAVES = 12.0
+# Of so many ancestors, the nearest, the place among their siblings is told.
+ANCESTORS = 3
 
 
 def sin_cos(positions: Tensor, width: int, base: float = 10000.0) -> Tensor:

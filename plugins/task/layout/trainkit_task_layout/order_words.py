@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,12 @@ from .autoregressive import LayoutWriter, kind_of
 from .batch import pad
 from .canvas import PLACES
 from .encoder import PageEncoder
-from .linear import cut, delinearise, linearise
+from .layers import ANCESTORS
+from .linear import CLOSE, OPEN, cut, delinearise, linearise
 from .order_diffusion import STRUCTURE_INPUTS, pointed, split_pointers
 from .presets import Size
 from .sampler import Sampling
-from .tree import Node, walk
+from .tree import NAMELESS, Node, node, walk
 from .vocabulary import MAX_NODES, PAD_ID, Vocabulary
 
 
@@ -35,6 +36,7 @@ class WordOrder:
     def __init__(self, size: Size, max_length: int, dropout: float) -> None:
         self.size, self.max_length, self.dropout = size, max_length, dropout
         self.vocabulary = Vocabulary(())
+        self.siblings: dict[str, float] = {}
         self.longest = 0
 
     def fit(self, samples: Sequence[Sample]) -> None:
@@ -42,10 +44,11 @@ class WordOrder:
         layouts = [self.words_of(sample) for sample in samples]
         self.vocabulary = Vocabulary({word for layout in layouts for word in layout if word[0] != "@"})
         self.longest = max(len(layout) for layout in layouts)
+        self.siblings = usual_siblings(sample["layout"] for sample in samples)
 
     def gives(self, has_pictures: bool, has_structures: bool) -> tuple[frozenset[str], frozenset[str]]:
         """Return the names of the targets in a batch and of the model's outputs."""
-        return frozenset({"labels", "word_paths"}), frozenset({"logits"})
+        return frozenset({"labels", "word_paths", "word_places"}), frozenset({"logits"})
 
     @property
     def longest_allowed(self) -> str:
@@ -57,6 +60,7 @@ class WordOrder:
         words, size = self.vocabulary.words, self.size
         return LayoutWriter(
             encoder, len(words), self.vocabulary.pointers, [kind_of(word, i) for i, word in enumerate(words)],
+            [self.siblings.get(word, 1.0) for word in words],
             size.width, size.heads, size.decoder_layers, size.places, self.max_length, self.dropout,
         )  # fmt: skip
 
@@ -80,17 +84,18 @@ class WordOrder:
         return layout if structure is None else pointed(layout, iter(align(structure, layout)))
 
     def targets(self, samples: Sequence[Sample], nodes: int) -> dict[str, Tensor]:
-        """Return labels [B, L] and word_paths [B, L, levels]: where in the tree each word stands."""
+        """Return labels [B, L], and where in the tree each word stands: word_paths, word_places."""
         return self.as_batch([self.words_of(sample) for sample in samples])
 
     def as_batch(self, rows: Sequence[Sequence[str]]) -> dict[str, Tensor]:
         """Return words as tensors."""
         labels = pad([self.vocabulary.encode(row) for row in rows], IGNORED_LABEL)
         levels = self.size.places // PLACES
-        paths = torch.full((*labels.shape, levels), -1)
+        paths, places = torch.full((*labels.shape, levels), -1), torch.full((*labels.shape, ANCESTORS), -1.0)
         for i, row in enumerate(rows):
-            paths[i, : len(row)] = torch.tensor(trail_of(row, levels))
-        return {"labels": labels, "word_paths": paths}
+            along, shares = trail_of(row, levels, self.siblings)
+            paths[i, : len(row)], places[i, : len(row)] = torch.tensor(along), torch.tensor(shares)
+        return {"labels": labels, "word_paths": paths, "word_places": places}
 
     @torch.no_grad()
     def write(self, model: LayoutWriter, batch: Batch, sampling: Sampling) -> list[Node]:
@@ -129,11 +134,12 @@ class WordOrder:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was learned, as JSON."""
-        return {"words": list(self.vocabulary.words), "longest": self.longest}
+        return {"words": list(self.vocabulary.words), "longest": self.longest, "siblings": self.siblings}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         self.vocabulary, self.longest = Vocabulary(state["words"]), state["longest"]
+        self.siblings = dict(state["siblings"])
 
 
 def words_of_pointed(layout: Node) -> list[str]:
@@ -141,18 +147,45 @@ def words_of_pointed(layout: Node) -> list[str]:
     return linearise(*split_pointers(layout))
 
 
-def trail_of(words: Sequence[str], levels: int) -> list[list[int]]:
-    """Return for each word the rows of the table of places before it is written, [len(words), levels], -1 unused."""
-    counts, depth, rows = [0] * levels, 0, []
+def usual_siblings(layouts: Iterable[Node]) -> dict[str, float]:
+    """Return for each base (and each number) how many children the parent of such a node has, on average."""
+    counts: dict[str, list[int]] = {}
+    for layout in layouts:
+        for parent in walk(layout if layout["key"] == NAMELESS else node(NAMELESS, [layout])):
+            for child in parent["children"]:
+                base = child["key"].partition("@")[0].partition("$")[0]
+                counts.setdefault(base, []).append(len(parent["children"]))
+    return {base: round(sum(found) / len(found), 4) for base, found in sorted(counts.items())}
+
+
+def trail_of(
+    words: Sequence[str], levels: int, siblings: Mapping[str, float]
+) -> tuple[list[list[int]], list[list[float]]]:
+    """Return for each word where it stands before it is written: what `Trail` tells, without a model.
+
+    Args:
+        words: of a layout.
+        levels: levels that are told apart.
+        siblings: usual number of children of a base's parent.
+
+    Returns:
+        The rows of the table of places along the way, [len(words), levels], and the shares, [len(words), 3].
+    """
+    counts, shares, depth = [0] * levels, [0.0] * levels, 0
+    rows, places = [], []
     for word in words:
         rows.append(
             [level * PLACES + min(counts[level], PLACES - 1) if level <= depth else -1 for level in range(levels)]
         )
-        if word == "{":
+        above = [depth - 1 - i for i in range(ANCESTORS)]
+        places.append([shares[min(level, levels - 1)] if level >= 0 else -1.0 for level in above])
+        here = min(depth, levels - 1)
+        if word == OPEN:
             depth += 1
             counts[min(depth, levels - 1)] = 0
-        elif word == "}":
+        elif word == CLOSE:
             depth = max(0, depth - 1)
         elif word[0] not in "<@$":
-            counts[min(depth, levels - 1)] += 1
-    return rows
+            shares[here] = (counts[here] + 0.5) / siblings.get(word, 1.0)
+            counts[here] += 1
+    return rows, places
