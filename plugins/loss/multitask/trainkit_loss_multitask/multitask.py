@@ -1,187 +1,287 @@
-"""Several losses in one: tokens, properties of the page, diversity of the predictions."""
+"""Several losses in one: what is hidden, elements, places, properties, looks, alignment, diversity, consistency."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
-from trainkit import LossOutput
+from trainkit import LossOutput, UsageError, hookimpl
+from trainkit.nested import InnerLoss, built, call, reads_of
+from trainkit.stepsums import StepSums
 
-IGNORED_LABEL = -100
-LOG_VARIANCE_LIMIT = 5.0
-LEARNED = ("tokens", "properties")
+from .aesthetics import aesthetic_losses
+from .boxes import BoxLoss, box_losses
+from .counts import Counts
+from .gradnorm import GradNorm
+from .measurement import Measurement, at_count
+from .pages import Diversity, class_counts, divergence, flag_counts, mean_prediction, property_losses
+from .terms import INNER, OWN, STAGE, STAGES, WEIGHED, WEIGHTS, Term, curriculum_stage, is_given
+from .weighting import EpochAverages, Kind, Uncertainty, Variation, Weighting
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from trainkit.live import Run
 
-
-def token_losses(log_probabilities: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Return the smoothed loss and the plain negative log-likelihood [...] of labels [...]; -100 costs 0."""
-    ignored = labels == IGNORED_LABEL
-    chosen = log_probabilities.gather(-1, labels.masked_fill(ignored, 0).unsqueeze(-1)).squeeze(-1)
-    likelihood = -chosen.masked_fill(ignored, 0.0)
-    if not label_smoothing:
-        return likelihood, likelihood
-    return torch.lerp(likelihood, -log_probabilities.mean(-1).masked_fill(ignored, 0.0), label_smoothing), likelihood
-
-
-def property_losses(logits: Tensor, flags: Tensor) -> Tensor:
-    """Return the binary cross-entropy of flags [B, P], the mean over the flags of each sample: [B]."""
-    return binary_cross_entropy_with_logits(logits, flags, reduction="none").flatten(1).mean(1)
-
-
-def divergence_from_marginal(log_probabilities: Tensor, real: Tensor, counts: Tensor) -> Tensor:
-    """Return KL(mean prediction || training marginal) in nats: 0 when symbols are predicted as often as they occur.
-
-    Args:
-        log_probabilities: [..., V].
-        real: [...] bool, the positions that count.
-        counts: [V] how often each symbol was seen as a label; one is added to each, so that unseen ones stay possible.
-    """
-    positions = real.sum().clamp(min=1)
-    mean = (log_probabilities.exp() * real.unsqueeze(-1)).flatten(0, -2).sum(0) / positions
-    marginal = (counts + 1).to(mean.dtype)
-    tiny = torch.finfo(mean.dtype).tiny
-    return (mean * (mean.clamp(min=tiny).log() - (marginal / marginal.sum()).log())).sum()
-
-
-def clamped(log_variance: Tensor) -> Tensor:
-    """Return a log-variance within [-5, 5] [impl]: no term is switched off for good, none drowns the others."""
-    return log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
-
-
-def uncertainty_weight(log_variance: Tensor, base: float) -> Tensor:
-    """Return base * exp(-s), the weight of a classification term with log-variance s.
-
-    The loss adds s / 2 for each such term, so that it is least at s = ln(2 * base * term): a hard term is trusted less.
-
-    Source: Kendall, Gal and Cipolla 2018, arXiv 1705.07115 [paper].
-    """
-    return base * torch.exp(-clamped(log_variance))
+EMPTY_SLOT = 0
 
 
 class Multitask(nn.Module):
-    """Weigh several terms into one loss per real token, skip those the data cannot give, and log each with its weight.
+    """Weigh several terms into one loss per real label, skip those the data cannot give, and log each with its weight.
 
-    * `tokens`: cross-entropy of `labels`, the mean over tokens. Part `nll` is its plain form.
-    * `properties`: binary cross-entropy of `props`, the mean over flags, then over samples weighted by their tokens.
-      That weighting [reading] makes it, like `tokens`, a sum over tokens: accumulation leaves the gradient as it is.
-    * `diversity`: KL of the batch's mean prediction to the running frequency of labels [impl]. It is a property of a
-      batch and does not decompose: under accumulation it is the token-weighted mean over micro-batches. The frequencies
-      are a buffer, counted in training only, and each process counts its own.
+    * `diff` (weight 1): the loss of hidden slots, `diffusion`. Needs `masked`.
+    * `element` (1): the loss of whole elements, `element`, without its alignment. Needs `masked` or `sources`.
+    * `tokens` (1): where a batch says nothing of slots, plain tokens or classes take the place of both.
+    * `geom` (0.5): how far predicted boxes are off. * `props` (0.2): binary cross-entropy of the page's flags, each
+      weighed neg / pos of the labels seen so far (in training). The pointer to the flagged node is left out: no task
+      gives it.
+    * `aes` (0.1): overlap and alignment of predicted boxes, see `aesthetic_losses`.
+    * `align` (0.3): the term `align` of `element`, taken out there, so that it counts once [reading]. An `element` that
+      weighs its terms dynamically keeps its own.
+    * `div` (0.1): divergence of the batch's mean prediction from the classes seen so far, over real labels; where slots
+      are hidden, empty ones (class 0) are left out.
+    * `consistency` (0.2): agreement of several resolutions, `consistency`. Needs `scale_logits`; training only.
 
-    weighting='uncertainty' learns a log-variance for each of `tokens` and `properties` (they are parameters of this
-    loss: no weight decay; a learning rate up to ten times the model's is customary). The total may then fall below 0.
-    In evaluation mode the weights are the fixed ones and nothing is smoothed [reading], so the validation loss can be
-    monitored. A term whose inputs never came is named by `inactive`, absent from the parts, and warned of once.
+    Weights are those of the layout domain [impl]. Dynamic weights multiply them over tokens, diff, element, geom and
+    props: see `weighting`. In evaluation all weights are the fixed ones, flags are not weighed, and every stage's terms
+    take part [reading], so that validation losses compare over a run. The count is the number of real labels; a term
+    with a count of its own contributes its mean times that: it is exact under accumulation only for terms that count
+    labels (tokens, geom, props). `div`, `aes` of padded batches, and contrasts belong to a micro-batch.
+
+    In a loop of your own call `keep()` after each forward pass that is trained on and, for gradnorm, `measure(model)`;
+    `advance()` after each step, and `end_epoch()`; the first and third also of inner losses that have them.
 
     Args:
-        token_weight: weight of the tokens.
-        property_weight: weight of the properties.
-        diversity_weight: weight of the diversity.
-        weighting: 'fixed', or 'uncertainty' for learned weights on top of the fixed ones.
-        label_smoothing: share of a token's target spread evenly over all symbols, in training.
+        diffusion: the loss of hidden slots.
+        element: the loss of elements.
+        tokens: the loss of tokens or classes.
+        consistency: the loss of several resolutions; its term 'consistency' is taken if it has one.
+        weights: weights by term that replace those above; 0 switches a term off.
+        weighting: 'fixed', 'uncertainty' (learned log-variances), 'dwa' (epoch averages), 'gradnorm' (equal
+            gradients) or 'cov' (coefficients of variation).
+        kinds: what a term is for 'uncertainty': 'classification', 'regression' (geom) or 'non-negative'.
+        geometry: 'l1+giou', 'l1+iou' or 'mse'.
+        diversity: 'empirical' compares with the classes seen so far, 'uniform' with an even spread.
+        curriculum: whether terms come in with the stages of the plan: props and aes with the second, div and
+            consistency with the third. The last stage of a plan always has all.
 
-    Source: the terms and their weights are those of the layout domain [impl]; flags have no class weights yet.
+    Raises:
+        UsageError: dynamic weights over an inner loss that weighs dynamically itself, or no term that a batch can give.
     """
 
     def __init__(
         self,
-        token_weight: NonNegativeFloat = 1.0,
-        property_weight: NonNegativeFloat = 0.2,
-        diversity_weight: NonNegativeFloat = 0.1,
-        weighting: Literal["fixed", "uncertainty"] = "fixed",
-        label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        diffusion: InnerLoss = "masked-diffusion",
+        element: InnerLoss = "element-combination",
+        tokens: InnerLoss = "cross-entropy",
+        consistency: InnerLoss = "multi-scale-consistency",
+        weights: dict[Term, NonNegativeFloat] | None = None,
+        weighting: Literal["fixed", "uncertainty", "dwa", "gradnorm", "cov"] = "fixed",
+        kinds: dict[Term, Kind] | None = None,
+        geometry: BoxLoss = "l1+giou",
+        diversity: Diversity = "empirical",
+        curriculum: bool = True,
     ) -> None:
         super().__init__()
-        self.base_weights = {"tokens": token_weight, "properties": property_weight, "diversity": diversity_weight}
-        self.weighting = weighting
-        self.label_smoothing = label_smoothing
-        self.inactive = {name for name, weight in self.base_weights.items() if weight}
-        self._is_reported = False
-        self.log_variances = nn.ParameterDict()
-        if weighting == "uncertainty":
-            names = [name for name in LEARNED if self.base_weights[name]]
-            self.log_variances.update({name: nn.Parameter(torch.zeros(())) for name in names})
-        self.label_counts: Tensor
-        self.register_buffer("label_counts", torch.zeros(0, dtype=torch.long))
+        self.own_weights = WEIGHTS | (weights or {})
+        self.wanted = tuple(name for name, weight in self.own_weights.items() if weight)
+        self.geometry: BoxLoss = geometry
+        self.diversity: Diversity = diversity
+        self.curriculum, self.stage = curriculum, STAGES
+        specs = {"diffusion": diffusion, "element": element, "tokens": tokens, "consistency": consistency}
+        needed = {INNER[name] for name in self.wanted if name in INNER}
+        self.inner = nn.ModuleDict({name: built("loss", spec) for name, spec in specs.items() if name in needed})
+        self.weighs_dynamically = weighting != "fixed"
+        if self.weighs_dynamically:
+            refuse_stacking(self.inner)
+        names = [name for name in WEIGHED if name in self.wanted]
+        of_kind: dict[str, Kind] = {**dict.fromkeys(WEIGHED, "classification"), "geom": "regression", **(kinds or {})}
+        makers: dict[str, Any] = {
+            "fixed": Weighting,
+            "uncertainty": partial(Uncertainty, kinds=of_kind),
+            "dwa": EpochAverages,
+            "gradnorm": GradNorm,
+            "cov": Variation,
+        }
+        self.weighting: Weighting = makers[weighting](names)
+        self.counts = Counts()
+        self._sums = StepSums()
+        self._required = {name: set(reads_of(loss)[0]) for name, loss in self.inner.items()}
+        self.reads = ("logits", "labels")
+        read = [name for loss in self.inner.values() for names in reads_of(loss) for name in names]
+        self.reads_optional = tuple(dict.fromkeys(name for name in [*OWN, *read] if name not in self.reads))
 
-    def forward(
-        self, logits: Tensor, labels: Tensor, props_logits: Tensor | None = None, props: Tensor | None = None
-    ) -> LossOutput:
-        """Return the loss of logits [B, ..., V] for labels [B, ...], and of props_logits [B, P] for flags [B, P]."""
-        logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-        log_probabilities = logits.log_softmax(-1)
-        real = labels != IGNORED_LABEL
-        lengths = real.reshape(len(labels), -1).sum(1)
-        count = lengths.sum()
-        smoothing = self.label_smoothing if self.training else 0.0
-        losses, likelihoods = token_losses(log_probabilities, labels, smoothing)
-
-        # Means over each sample, weighted by its tokens: all terms are sums over the same tokens, one count serves all.
-        of_samples: dict[str, Tensor] = {}
-        if self.base_weights["tokens"]:
-            of_samples["tokens"] = losses.reshape(len(labels), -1).sum(1) / lengths.clamp(min=1)
-        if self.base_weights["properties"] and props_logits is not None and props is not None:
-            of_samples["properties"] = property_losses(props_logits.to(losses.dtype), props.to(losses.dtype))
-        sums = {name: (term * lengths).sum() for name, term in of_samples.items()}
-        if self.base_weights["diversity"]:
-            self._count(labels, real, logits.shape[-1])
-            sums["diversity"] = divergence_from_marginal(log_probabilities, real, self.label_counts) * count
-        self._report(sums)
-
-        weights = self._weights(sums)
-        parts: dict[str, tuple[Tensor, Tensor | float]] = {name: (term.detach(), count) for name, term in sums.items()}
-        parts["nll"] = (likelihoods.detach().sum(), count)
-        # A term of 0 keeps the graph when all weights are 0.
-        total = sum((weights[name] * term for name, term in sums.items()), 0.0 * losses.sum())
+    def forward(self, **values: Tensor) -> LossOutput:
+        """Return the loss of logits [B, ..., V] for labels [B, ...], and of all that the batch and the model give."""
+        values = {name: value for name, value in values.items() if value is not None}
+        found = Measurement(values["labels"])
+        on, off = self._taking_part(values, found)
+        self._measure_inner(on, values, found)
+        self._measure_own(on, values, found)
+        if not found.terms:
+            raise UsageError(
+                "multitask has nothing to learn from in this stage: no term can be computed",
+                why=f"wanted: {', '.join(self.wanted)}; missing: {', '.join(found.missing) or 'none'}",
+                do="give tokens or element a weight, or set loss.curriculum=false",
+            )
+        live = [name for name in self.weighting.names if name in found.terms]
+        factors = self.weighting.factors(live) if self.training else {}
+        weights = {name: self.own_weights[name] * factors.get(name, 1.0) for name in found.terms}
+        extra = self.weighting.regulariser(live) if self.training else 0.0
+        self._note(values, found)
+        if self.training and isinstance(self.weighting, GradNorm):
+            self.weighting.remember({name: self.own_weights[name] * at_count(found.terms[name], 1) for name in live})
+        shown = {name: w.detach() if isinstance(w, Tensor) else w for name, w in weights.items()}
         return LossOutput(
-            total + self._regulariser(sums) * count,
-            count,
-            parts=parts,
-            weights={name: w.detach() if isinstance(w, Tensor) else w for name, w in weights.items()},
-            per_sample=sum((weights[name] * term for name, term in of_samples.items()), 0.0 * lengths).detach(),
+            sum(weights[name] * at_count(pair, found.count) for name, pair in found.terms.items())
+            + extra * found.count,
+            found.count,
+            parts=found.parts,
+            weights=shown | dict.fromkeys(off, 0.0),
+            per_sample=partial(found.per_sample, shown),
+            terms=found.terms,
+            inactive=tuple(found.missing),
         )
 
-    def _weights(self, active: Iterable[str]) -> dict[str, Tensor | float]:
-        """Return the weight of each active term: learned in training, the fixed one elsewhere."""
-        weights: dict[str, Tensor | float] = {name: self.base_weights[name] for name in active}
-        if self.training:
-            learned = {name: s for name, s in self.log_variances.items() if name in weights}
-            weights |= {name: uncertainty_weight(s, self.base_weights[name]) for name, s in learned.items()}
-        return weights
+    def _taking_part(self, values: Mapping[str, Tensor], found: Measurement) -> tuple[set[str], list[str]]:
+        """Return the terms to measure, and those that a later stage brings; note those that the batch cannot give."""
+        on, off = set(), []
+        for name in self.wanted:
+            if name == "consistency" and not self.training:
+                continue
+            if not is_given(name, values) or not self._required.get(INNER.get(name, ""), set()) <= values.keys():
+                # Tokens are no loss to a batch of slots: other terms measure the same labels.
+                found.missing += [name] if name != "tokens" else []
+            elif self.training and STAGE.get(name, 1) > self.stage:
+                off.append(name)
+            else:
+                on.add(name)
+        return on, off
 
-    def _regulariser(self, active: Iterable[str]) -> Tensor | float:
+    def _measure_inner(self, on: set[str], values: Mapping[str, Tensor], found: Measurement) -> None:
+        for name in ("tokens", "diff"):
+            if name in on:
+                found.add_inner(name, call(self.inner[INNER[name]], values))
+        if on & {"element", "align"}:
+            self._measure_elements(on, call(self.inner["element"], values), found)
+        if "consistency" in on:
+            output = call(self.inner["consistency"], values)
+            found.add_inner("consistency", output, output.terms.get("consistency"))
+
+    def _measure_elements(self, on: set[str], output: LossOutput, found: Measurement) -> None:
+        """Take the loss of elements without its alignment, and the alignment as a term of its own."""
+        parted = "align" in on and not is_dynamic(self.inner["element"])
+        if "element" in on:
+            rest = [n for n in output.terms if n != "align"]
+            sums = [output.weights.get(n, 1.0) * at_count(output.terms[n], output.count) for n in rest]
+            pair = (sum(sums), output.count) if parted and "align" in output.terms and rest else None
+            found.add_inner("element", output, pair, without=("align",) if parted else ())
+        if parted and "align" in output.terms:
+            found.add("align", output.terms["align"])
+        elif parted:
+            found.missing.append("align")
+
+    def _measure_own(self, on: set[str], values: Mapping[str, Tensor], found: Measurement) -> None:
+        boxes = values["box_predictions"].float() if on & {"geom", "aes"} else None
+        if "geom" in on:
+            found.add_samples("geom", box_losses(boxes, values["boxes"].float(), values["box_mask"], self.geometry))
+        if "props" in on:
+            pos_weight = self.counts.pos_weight() if self.training else None
+            losses = property_losses(values["props_logits"].float(), values["props"].float(), pos_weight)
+            found.add_samples("props", losses)
+        if "aes" in on:
+            more = (values.get("tree_parent"), values.get("mask_rate"))
+            found.add_samples("aes", aesthetic_losses(boxes, values["box_mask"], *more))
+        if "div" in on:
+            logits = values["logits"].float()
+            mean = mean_prediction(logits, diverse(values, found))
+            apart = divergence(mean, self.counts.of_classes(logits.shape[-1]), self.diversity)
+            found.add("div", (apart * found.count, found.count))
+
+    def _note(self, values: Mapping[str, Tensor], found: Measurement) -> None:
+        """Put down what is tracked of this batch: the values of weighed terms, labels, flags."""
         if not self.training:
-            return 0.0
-        return sum((0.5 * clamped(self.log_variances[name]) for name in active if name in self.log_variances), 0.0)
+            self._sums.put({})
+            return
+        nothing = (found.count * 0.0, 0)
+        tracked = {name: found.terms.get(name, nothing) for name in self.weighting.names}
+        classes = class_counts(values["labels"], diverse(values, found), values["logits"].shape[-1])
+        tracked["labels"] = (classes, 1)
+        if "props" in values:
+            tracked["flags"] = (flag_counts(values["props"]), 1)
+        self._sums.put(tracked)
+
+    def keep(self, window: int | None = None) -> None:
+        """Count the last forward pass as a micro-batch of the step."""
+        self._sums.keep(window)
+
+    def measure(self, model: nn.Module, window: int | None = None) -> None:
+        """Measure the terms' gradients for gradnorm, before the backward pass; nothing for other weightings."""
+        if isinstance(self.weighting, GradNorm):
+            self.weighting.measure(model, window)
 
     @torch.no_grad()
-    def _count(self, labels: Tensor, real: Tensor, symbols: int) -> None:
-        if len(self.label_counts) == 0:
-            self.label_counts = torch.zeros(symbols, dtype=torch.long, device=labels.device)
-        if self.training:
-            safe = labels.masked_fill(~real, 0).flatten()
-            self.label_counts.index_add_(0, safe, real.flatten().to(self.label_counts.dtype))
+    def advance(self) -> None:
+        """Renew weights and counts from the micro-batches of the step."""
+        if not (taken := self._sums.take()):
+            return
+        self.counts.advance(taken)
+        self.weighting.advance(taken)
 
-    def _report(self, sums: dict[str, Tensor]) -> None:
-        if self.inactive:
-            self.inactive -= sums.keys()
-        if self.inactive and not self._is_reported:
-            self._is_reported = True
-            _log.warning("multitask: the batches lack what these terms read: %s", ", ".join(sorted(self.inactive)))
+    def end_epoch(self) -> None:
+        """Take notice that an epoch is over."""
+        self.weighting.end_epoch()
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # The number of symbols is known at the first batch only: the buffer takes the size of what is loaded.
-        stored = state_dict.get(f"{prefix}label_counts")
-        if stored is not None:
-            self.label_counts = torch.zeros_like(stored, device=self.label_counts.device)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    @hookimpl
+    def on_run_start(self, run: Run) -> None:
+        self._enter(run)
+
+    @hookimpl
+    def on_stage_start(self, run: Run) -> None:
+        self._enter(run)
+        if isinstance(self.weighting, GradNorm):
+            self.weighting.forget_layer()
+
+    def _enter(self, run: Run) -> None:
+        self.stage = curriculum_stage(run.moment.stage, len(run.stages)) if self.curriculum else STAGES
+
+    @hookimpl
+    def on_loss(self, run: Run) -> None:
+        self.keep(run.moment.window)
+        self.measure(run.model, run.moment.window)
+
+    @hookimpl
+    def on_step(self) -> None:
+        self.advance()
+
+    @hookimpl
+    def on_epoch_end(self) -> None:
+        self.end_epoch()
 
     def extra_repr(self) -> str:
-        weights = ", ".join(f"{name}={weight}" for name, weight in self.base_weights.items())
-        return f"{weights}, weighting={self.weighting}, label_smoothing={self.label_smoothing}"
+        weights = ", ".join(f"{name}={self.own_weights[name]}" for name in self.wanted)
+        return f"{weights}, curriculum={self.curriculum}"
+
+
+def diverse(values: Mapping[str, Tensor], found: Measurement) -> Tensor:
+    """Return which labels are to be diverse [B, ...]: where slots are hidden, not the empty ones."""
+    return found.real & (values["labels"] != EMPTY_SLOT) if "masked" in values else found.real
+
+
+def is_dynamic(loss: nn.Module) -> bool:
+    """Return whether a loss, or one inside it, weighs its terms dynamically."""
+    return any(getattr(module, "weighs_dynamically", False) for module in loss.modules())
+
+
+def refuse_stacking(inner: Mapping[str, nn.Module]) -> None:
+    """Raise UsageError if an inner loss weighs its terms dynamically."""
+    for name, loss in inner.items():
+        if is_dynamic(loss):
+            raise UsageError(
+                f"multitask cannot weigh {name} dynamically: it weighs its own terms itself ({type(loss).__name__})",
+                where=f"loss.{name}",
+                why="two dynamic weightings on top of each other work against each other",
+                do="take loss.weighting=fixed, or an inner loss with fixed weights",
+            )

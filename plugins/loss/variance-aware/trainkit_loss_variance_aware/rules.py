@@ -101,7 +101,7 @@ class Variation(nn.Module):
         there = torch.stack([sums[name][1] for name in self.names]) > 0
         values = torch.stack([total / count.clamp(min=1) for total, count in (sums[name] for name in self.names)])
         count = self.count + 1
-        ratio = torch.where(self.count > 0, values / self.loss_mean, 1.0)
+        ratio = torch.where(self.count > 0, values / torch.where(self.loss_mean == 0, 1, self.loss_mean), 1.0)
         step = ratio - self.ratio_mean
         ratio_mean = self.ratio_mean + step / count
         updates = {
