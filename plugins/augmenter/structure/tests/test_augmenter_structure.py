@@ -245,8 +245,48 @@ def test_a_wrapper_between_merged_nodes_is_not_made():
     assert all(augmented((page, layout), seed, wrap=1.0) == (page, layout) for seed in range(5))
 
 
-def test_reordering_is_off_by_default():
-    assert StructureAugmenter().probabilities["reorder"] == 0
+def test_by_default_only_samples_without_a_picture_are_reordered():
+    augmenter = StructureAugmenter(**{name: 0.0 for name in NONE if name != "reorder"})
+    page = tree("div.a", tree("p.x"), tree("p.y"), tree("p.z"))
+    layout = tree("section@div.a", tree("text@p.x"), tree("text@p.y"), tree("text@p.z"))
+    changed = {"with": 0, "without": 0}
+    for seed in range(300):
+        for name, image in (("with", np.zeros((2, 2, 3), np.uint8)), ("without", None)):
+            sample = {"structure": page, "layout": layout, "image": image}
+            result, made = augmenter.changes(sample, np.random.default_rng(seed))
+            assert (result["structure"] != page) == (made == {"reorder"})
+            changed[name] += bool(made)
+    assert changed["with"] == 0
+    # Of the six orders of three children one is the old one.
+    assert changed["without"] / 300 == pytest.approx(0.6 * 5 / 6, abs=0.12)
+
+
+def test_a_wrapper_has_the_hull_of_what_it_wraps_as_its_box():
+    page = tree("div.a", tree("p.x", box=[0.2, 0.2, 0.2, 0.1]), tree("p.y", box=[0.5, 0.4, 0.2, 0.2]))
+    seen = set()
+    for seed in range(60):
+        new_page, _ = augmented((page, tree("section@div.a")), seed, wrap=1.0)
+        for node in walk(new_page):
+            if node["key"].startswith("div.wrapper"):
+                seen.add((len(node["children"]), *np.round(node["attributes"]["box"], 9).tolist()))
+    assert seen == {(1, 0.2, 0.2, 0.2, 0.1), (1, 0.5, 0.4, 0.2, 0.2), (2, 0.35, 0.325, 0.5, 0.35)}
+    bare = tree("div.a", tree("p.x", box=[0.2, 0.2, 0.2, 0.1]), tree("p.y"))
+    for seed in range(20):
+        wrapper = next(
+            n for n in walk(augmented((bare, tree("section@div.a")), seed, wrap=1.0)[0]) if "wrap" in n["key"]
+        )
+        assert ("box" in wrapper["attributes"]) == all("box" in child["attributes"] for child in wrapper["children"])
+
+
+@given(pages(), seeds)
+@settings(deadline=None)
+def test_what_was_made_is_told_by_name(pair, seed):
+    augmenter = StructureAugmenter(**dict.fromkeys(NONE, 0.5), drop_node=0.3)
+    sample = {"structure": pair[0], "layout": pair[1]}
+    result, made = augmenter.changes(sample, np.random.default_rng(seed))
+    assert made <= set(NONE)
+    assert bool(made) or result == sample
+    assert augmenter(sample, np.random.default_rng(seed)) == result
 
 
 def test_samples_without_a_structure_pass_unchanged():

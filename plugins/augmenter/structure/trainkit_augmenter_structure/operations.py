@@ -69,8 +69,19 @@ def wrap(pair: Linked, rng: np.random.Generator) -> bool:
     end = start + 1 + int(rng.integers(min(LONGEST_RUN, len(parent.children) - start)))
     names = {element.name for element in pair.page.walk()}
     number = next(k for k in range(1, len(names) + 2) if f"div.wrapper-{k}" not in names)
-    parent.children[start:end] = [Element(f"div.wrapper-{number}", parent.children[start:end])]
+    run = parent.children[start:end]
+    parent.children[start:end] = [Element(f"div.wrapper-{number}", run, _hull(run))]
     return True
+
+
+def _hull(elements: list[Element]) -> dict[str, list[float]]:
+    """Return the attribute 'box' around the boxes of elements, or nothing where one of them has none."""
+    boxes = [element.attributes.get("box") for element in elements]
+    if not all(boxes):
+        return {}
+    left, top = (min(box[axis] - box[axis + 2] / 2 for box in boxes) for axis in (0, 1))
+    right, bottom = (max(box[axis] + box[axis + 2] / 2 for box in boxes) for axis in (0, 1))
+    return {"box": [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]}
 
 
 def flatten(pair: Linked, rng: np.random.Generator) -> bool:

@@ -15,6 +15,7 @@ from .operations import drop, flatten, placeholder, reorder, substitute, wrap
 Probability = Annotated[float, Field(ge=0, le=1)]
 Operation = Callable[[Linked, np.random.Generator], bool]
 MAX_DEPTH = 12
+REORDER_WITHOUT_PICTURE = 0.6
 
 
 class StructureAugmenter:
@@ -23,10 +24,11 @@ class StructureAugmenter:
     Rules and invariants are those of 5.3. Each edit is drawn with its probability, made on copies, and kept only if
     every source in the layout still names the node it named before and the page is at most 12 levels deep (or as deep
     as it was). A sample without a structure passes unchanged. The screenshot is not changed: reordering, which it would
-    contradict, is off by default.
+    contradict, is off by default where there is one.
 
     Args:
-        reorder: probability of permuting the children of one node.
+        reorder: probability of permuting the children of one node; if not set, 0.6 for samples without a picture and
+            0 for others.
         substitute: probability of replacing classes by synonyms, each class with probability 1/2.
         wrap: probability of one more wrapper around one to four siblings.
         flatten: probability of collapsing two nested nodes that the layout merges.
@@ -39,7 +41,7 @@ class StructureAugmenter:
 
     def __init__(
         self,
-        reorder: Probability = 0.0,
+        reorder: Probability | None = None,
         substitute: Probability = 0.3,
         wrap: Probability = 0.25,
         flatten: Probability = 0.2,
@@ -47,8 +49,8 @@ class StructureAugmenter:
         drop: Probability = 0.1,
         drop_node: Probability = 0.1,
     ) -> None:
+        self.reorder = reorder
         self.probabilities: Mapping[str, float] = {
-            "reorder": reorder,
             "substitute": substitute,
             "wrap": wrap,
             "flatten": flatten,
@@ -59,19 +61,29 @@ class StructureAugmenter:
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
         """Return a changed copy of the sample; equal generators give equal copies."""
-        if sample["structure"] is None:
-            return sample
-        structure, layout = sample["structure"], sample["layout"]
-        for operation in self._drawn(generator):
-            structure, layout = edited(structure, layout, operation, generator)
-        return {**sample, "structure": structure, "layout": layout}
+        return self.changes(sample, generator)[0]
 
-    def _drawn(self, generator: np.random.Generator) -> Iterator[Operation]:
-        draws = generator.random(len(self.probabilities))
+    def changes(self, sample: Sample, generator: np.random.Generator) -> tuple[Sample, frozenset[str]]:
+        """Return what a call returns, and the names of the edits made: for augmenters that combine others."""
+        if sample["structure"] is None:
+            return sample, frozenset()
+        structure, layout = sample["structure"], sample["layout"]
+        made = set()
+        for name, operation in self._drawn(sample.get("image") is not None, generator):
+            before = structure
+            structure, layout = edited(structure, layout, operation, generator)
+            if structure is not before:
+                made.add(name)
+        return {**sample, "structure": structure, "layout": layout}, frozenset(made)
+
+    def _drawn(self, has_picture: bool, generator: np.random.Generator) -> Iterator[tuple[str, Operation]]:
+        unset = 0.0 if has_picture else REORDER_WITHOUT_PICTURE
+        probabilities = {"reorder": unset if self.reorder is None else self.reorder, **self.probabilities}
+        draws = generator.random(len(probabilities))
         operations = {**_OPERATIONS, "drop": self._drop}
-        for (name, probability), draw in zip(self.probabilities.items(), draws, strict=True):
+        for (name, probability), draw in zip(probabilities.items(), draws, strict=True):
             if draw < probability:
-                yield operations[name]
+                yield name, operations[name]
 
     def _drop(self, pair: Linked, generator: np.random.Generator) -> bool:
         return drop(pair, generator, self.drop_node)
