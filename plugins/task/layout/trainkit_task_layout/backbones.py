@@ -19,6 +19,7 @@ from trainkit.errors import UsageError, printable
 
 CONFIG, PREPROCESSING = "config.json", "preprocessor_config.json"
 VISUAL, TEXT = "vit", "bert"
+TOKENIZERS = ("tokenizer.json", "vocab.txt")
 HALF = (0.5, 0.5, 0.5)
 NO_TOKEN = -1
 
@@ -84,8 +85,7 @@ def read_backbone(option: str, folder: str, wanted: str) -> Backbone:
     with _explained(option, place):
         whole = json.loads(auto.AutoConfig.from_pretrained(place, local_files_only=True).to_json_string(use_diff=False))
         if wanted == TEXT:
-            tokenizer = auto.AutoTokenizer.from_pretrained(place, local_files_only=True).backend_tokenizer.to_str()
-            return Backbone(whole, str(place), tokenizer=tokenizer)
+            return Backbone(whole, str(place), tokenizer=_tokenizer(auto, place, whole["vocab_size"]))
     looks = _json(place / PREPROCESSING, option) if (place / PREPROCESSING).is_file() else {}
     mean, spread = looks.get("image_mean") or HALF, looks.get("image_std") or HALF
     return Backbone(whole, str(place), tuple(mean), tuple(spread))
@@ -203,6 +203,17 @@ class Reader:
             for j, ids in enumerate(row):
                 tokens[i, j, : len(ids)] = torch.tensor(ids, dtype=torch.long)
         return tokens
+
+
+def _tokenizer(auto: Any, place: Path, words: int) -> str:
+    """Return a folder's tokenizer as tokenizer.json has it."""
+    # Without either file transformers makes up a tokenizer that knows no word.
+    if not any((place / name).is_file() for name in TOKENIZERS):
+        raise ValueError(f"there is no tokenizer: neither {' nor '.join(TOKENIZERS)}")
+    tokenizer = auto.AutoTokenizer.from_pretrained(place, local_files_only=True).backend_tokenizer
+    if tokenizer.get_vocab_size() > words:
+        raise ValueError(f"the tokenizer has {tokenizer.get_vocab_size()} words, and the model {words}")
+    return str(tokenizer.to_str())
 
 
 def _json(path: Path, option: str) -> dict[str, Any]:

@@ -52,7 +52,9 @@ def delinearise(words: Iterable[str]) -> Node:
                 last = open_nodes.pop()
                 last = None if last is root else last
         elif word[0] in "@$":
-            if last is not None and not last["children"]:
+            # A key has one number, before its sources.
+            is_late = word[0] == "$" and last is not None and ("$" in last["key"] or "@" in last["key"])
+            if last is not None and not last["children"] and not is_late:
                 last["key"] += word
         elif word[0] != "<":
             last = node(word)

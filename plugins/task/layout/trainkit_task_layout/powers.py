@@ -142,9 +142,9 @@ class Powers:
 
 
 def texts_of(sample: Sample) -> list[str]:
-    """Return the text of each structure node: tag, classes and annotations as words."""
+    """Return the text of each structure node: tag, classes and annotations as words, without their marks."""
     row = structure_row(sample["structure"])
     return [
-        " ".join([tag, *(word for word in words if word[0] != "=")])
+        " ".join([tag, *(word.strip(".[]'") for word in words if word[0] != "=")])
         for tag, words in zip(row.tags, row.words, strict=True)
     ]
