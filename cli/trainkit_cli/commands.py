@@ -8,9 +8,12 @@ import click
 from trainkit import __version__
 
 COMMANDS = {
-    "run": "Train a model from named parts.",
+    "validate": "Find out what is wrong with data before a run.",
+    "show": "Show samples as they are and as augmenters change them.",
     "plan": "Show what a run would do, what it would cost, and why.",
+    "run": "Train a model from named parts.",
     "evaluate": "Measure a run's checkpoint on a split of its data.",
+    "predict": "Answer new inputs with the model of a run.",
     "plugins": "List what is installed, what is broken, what could be installed.",
     "completion": "Print the script that completes commands in a shell.",
 }
@@ -57,6 +60,7 @@ def group(debug: bool) -> None:
     trainkit run                              train on the embedded sample
     trainkit run --data ./pages --epochs 20   train on your own data
     trainkit plan                             stages, steps and cost of a run
+    trainkit predict runs/layout-... a.png    answer new inputs with its model
     trainkit plugins                          see what parts there are
 
     'trainkit COMMAND --help' explains a command. Exit codes: 0 done, 1 the run failed, 2 wrong request,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from .request import adjustable_layer
+
 
 @click.command()
 @click.argument("directory", metavar="RUN")
@@ -11,8 +13,19 @@ import click
 @click.option(
     "--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which weights."
 )
+@click.option("--guidance", metavar="S", help="Strength of guidance; as --set task.guidance=S.")
+@click.option("--set", "assignments", metavar="task.KEY=VALUE", multiple=True, help="What may change after training.")
+@click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where to compute; where the run did if not given.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(directory: str, split: str, checkpoint: str, as_json: bool) -> None:
+def command(
+    directory: str,
+    split: str,
+    checkpoint: str,
+    guidance: str | None,
+    assignments: tuple[str, ...],
+    device: str | None,
+    as_json: bool,
+) -> None:
     """Measure a run's checkpoint on a split of its data.
 
     \b
@@ -26,9 +39,9 @@ def command(directory: str, split: str, checkpoint: str, as_json: bool) -> None:
 
     from .tables import print_json
 
-    results = evaluate(
-        directory, split, Request(report=lambda message: click.echo(message, err=True)), checkpoint=checkpoint
-    )
+    asked = [adjustable_layer(assignments, guidance)]
+    request = Request(asked, report=lambda message: click.echo(message, err=True))
+    results = evaluate(directory, split, request, checkpoint=checkpoint, device=device)
     if as_json:
         print_json(results)
         return

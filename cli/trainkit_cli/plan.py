@@ -63,6 +63,9 @@ def why(draft: Draft, key: str) -> str:
 
     defaults = {name: (default, text) for name, default, text in describe_settings()}
     defaults |= component_defaults(draft)
+    key = draft.config.in_full(key)
+    if f"{key}.use" in defaults:
+        key += ".use"
     if key not in draft.config and key not in defaults:
         raise unknown_key(key, [*draft.config, *defaults], "--why")
     from trainkit.tomltext import show
@@ -77,17 +80,18 @@ def why(draft: Draft, key: str) -> str:
 
 def component_defaults(draft: Draft) -> dict[str, tuple[Any, str]]:
     """Return default and help of the options of every component of a draft, by dotted key."""
-    parts = dict(draft.parts)
-    parts |= {f"{kind}.{name}": part for kind, listed in draft.lists.items() for name, part in listed.items()}
     found = {}
-    for prefix, part in parts.items():
+    for part in (part for outer in draft.outer_parts() for part in (outer, *outer.inner())):
         for name, _, default, text in part.component.describe():
-            found[f"{prefix}.{name}"] = (default, text)
+            use = ".use" if name in part.component.inner else ""
+            found[f"{part.component.key(name)}{use}"] = (default, text)
     return found
 
 
 def print_plan(draft: Draft, cost: Cost | None) -> None:
     """Print a draft: data, parts, stages, learning rate, settings with their reasons, cost."""
+    from trainkit.tomltext import show
+
     from .drawing import draw_curve
     from .tables import print_table
 
@@ -97,6 +101,9 @@ def print_plan(draft: Draft, cost: Cost | None) -> None:
     click.echo(f"strategy  {strategy}")
     for kind in ("task", "loss", "optimizer", "scheduler", "adapter"):
         click.echo(f"{kind:<9} {draft.config.history[f'{kind}.use'][-1]}")
+        for component in (part.component for part in draft.parts[kind].inner()):
+            chosen = draft.config.history.get(f"{component.place}.use")
+            click.echo(f"{component.place:<9} {chosen[-1] if chosen else f'{show(component.name)} from the default'}")
     for kind, listed in draft.lists.items():
         click.echo(f"{kind:<9} {', '.join(listed) or 'none'}")
     for note in (*draft.plan.notes, *draft.splits.warnings):
@@ -119,8 +126,6 @@ def print_plan(draft: Draft, cost: Cost | None) -> None:
     click.echo(draw_curve(draft))
     click.echo()
     given = [(k, values[-1]) for k, values in sorted(draft.config.history.items()) if not k.endswith(".use")]
-    from trainkit.tomltext import show
-
     table = [
         [k, show(v.value), v.origin + (f": {v.reason}" if v.reason else "")] for k, v in given if v.origin != "default"
     ]

@@ -1,4 +1,4 @@
-"""The options that `run` and `plan` share, and the request they make."""
+"""The options that commands share, and the request they make."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ PLAIN = {
     "precision": "precision",
     "out": "out",
     "name": "name",
+    "on_bad_sample": "task.on_bad_sample",
 }
+TEXTS = ("data", "device", "precision", "out", "name", "on_bad_sample")
 
 _HELP = {
     "task": "What is learned: data, model, predictions.",
@@ -35,6 +37,14 @@ _HELP = {
     "metric": "What is measured; repeatable.",
     "callback": "What else happens; repeatable, adds to the others; no:NAME takes one away, none all.",
 }
+
+_SET = click.option(
+    "--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting or option; repeatable."
+)
+_BLOCKED = click.option("-p", "blocked", metavar="no:PLUGIN", multiple=True, help="Leave a plugin out, as -p no:lion.")
+_ON_BAD_SAMPLE = click.option(
+    "--on-bad-sample", metavar="stop|skip", help="What happens at samples that cannot be used; as task.on_bad_sample."
+)
 
 _OPTIONS: list[Callable[[Any], Any]] = [
     click.argument("config", required=False, type=click.Path(dir_okay=False, path_type=Path), metavar="[CONFIG.toml]"),
@@ -51,9 +61,12 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--seed", metavar="N", help="Decides about weights, order, augmentation and dropout."),
     click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where to compute."),
     click.option("--precision", metavar="auto|fp32|bf16|fp16", help="Arithmetic of forward and backward passes."),
-    click.option("--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting or option; repeatable."),
-    click.option("-p", "blocked", metavar="no:PLUGIN", multiple=True, help="Leave a plugin out, as -p no:lion."),
+    _ON_BAD_SAMPLE,
+    _SET,
+    _BLOCKED,
 ]
+# What looks at data without training on it takes the task and what is the task's.
+_TASK_OPTIONS = [click.option("--task", metavar="NAME", help=_HELP["task"]), _ON_BAD_SAMPLE, _SET, _BLOCKED]
 
 
 def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,6 +74,24 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of what looks at data without training on it."""
+    for option in reversed(_TASK_OPTIONS):
+        command = option(command)
+    return command
+
+
+def adjustable_layer(assignments: Sequence[str], guidance: str | None) -> Layer:
+    """Return what a user wants changed about a trained run's task."""
+    from trainkit.config import Value
+    from trainkit.sources import override_layer, parse_value
+
+    layer = override_layer(assignments)
+    if guidance is not None:
+        layer["task.guidance"] = Value(parse_value(guidance), "--guidance")
+    return layer
 
 
 def layers(config: Path | None, assignments: Sequence[str], flags: dict[str, Any]) -> list[Layer]:
@@ -77,8 +108,7 @@ def layers(config: Path | None, assignments: Sequence[str], flags: dict[str, Any
             continue
         flag = f"--{name.replace('_', '-')}"
         if name in PLAIN:
-            text = name in ("data", "device", "precision", "out", "name")
-            own[PLAIN[name]] = Value(str(given) if text else parse_value(given), flag)
+            own[PLAIN[name]] = Value(str(given) if name in TEXTS else parse_value(given), flag)
         else:
             own |= layer_of({name: list(given) if name in LIST_KINDS else given}, flag)
     return [*found, own]

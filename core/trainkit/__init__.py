@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import evaluate, preview, resume, run
+    from .api import evaluate, predict, preview, resume, run, show, validate
     from .contracts import Answer, Finding, Inspection, LossOutput, Panel, Splits, reading
     from .errors import DataError, ExitCode, PluginError, TrainkitError, UsageError
     from .hooks import hookimpl
@@ -23,6 +23,9 @@ _HOMES = {
     "preview": "api",
     "resume": "api",
     "run": "api",
+    "predict": "api",
+    "show": "api",
+    "validate": "api",
     "LossOutput": "contracts",
     "Panel": "contracts",
     "Inspection": "contracts",
@@ -67,10 +70,13 @@ __all__ = [
     "__version__",
     "evaluate",
     "hookimpl",
+    "predict",
     "preview",
     "reading",
     "resume",
     "run",
+    "show",
+    "validate",
 ]
 
 

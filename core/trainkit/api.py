@@ -1,37 +1,52 @@
-"""What the command line can do, as functions: run, resume, preview, evaluate."""
+"""What the command line can do, as functions: run, resume, preview, evaluate, predict, validate, show."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .blame import told
-from .checkpoint import Checkpoint, Checkpoints
 from .compose import compose
-from .config import DEFAULTS, FALLBACK_STRATEGY, layer_of
+from .config import layer_of
+from .contracts import Inspection
 from .cost import Cost, measure
 from .documents import plan_document, read_documents
 from .draft import Draft, make_draft, restore_draft
-from .errors import CheckpointError, UsageError
+from .errors import UsageError
 from .evaluation import evaluate as evaluate_split
 from .execution import RunResult, resume, start
+from .inspection import inspect, inspection_document
 from .kinds import KINDS
+from .prediction import Asked, Prediction, Predictions, predictions
 from .registry import Registry
-from .request import Listeners, Reporter, Request, request_of
+from .request import Listeners, Request, request_of
 from .rundir import RunDirectory
+from .showing import Sheet, contact_sheet
 from .snapshot import restore_weights, saved_state
+from .trained import NOT_EVALUATED, changed_config, find_checkpoint
 
 __all__ = [
+    "Asked",
+    "Prediction",
+    "Predictions",
     "Request",
     "RunResult",
+    "Sheet",
+    "contact_sheet",
     "cost_of",
     "evaluate",
+    "inspect",
+    "inspection_document",
     "plan_document",
+    "predict",
+    "predictions",
     "preview",
     "resume",
     "run",
+    "show",
     "start",
+    "validate",
 ]
 
 
@@ -94,37 +109,36 @@ def preview(
     return make_draft(request.layers, request.registry, request.live)
 
 
-# What only training needs gives way to the defaults: it need not be there to look at a model. Callbacks stay: one may
-# hear an evaluation and change what is evaluated.
-NOT_EVALUATED = {
-    "strategy": FALLBACK_STRATEGY,
-    "optimizer": DEFAULTS["optimizer.use"],
-    "scheduler": DEFAULTS["scheduler.use"],
-    "augmenter": [],
-}
-
-
 def evaluate(
-    path: str | Path, split: str = "test", request: Request | None = None, *, checkpoint: str = "best"
+    path: str | Path,
+    split: str = "test",
+    request: Request | None = None,
+    *,
+    checkpoint: str = "best",
+    settings: Mapping[str, Any] | None = None,
+    device: str | None = None,
 ) -> dict[str, float]:
     """Return the losses and metrics of a run's checkpoint on a split of its data.
 
     Args:
         path: the run directory.
         split: train, val or test.
-        request: live objects and listeners; its settings must be empty.
+        request: live objects and listeners; of its settings, only what may change after training.
         checkpoint: 'best', or 'last' for the newest one.
+        settings: options of the task that may change after training, as {"task.guidance": 3.0}.
+        device: where to compute; where the run did if not given.
     """
     request = request or Request()
     directory = RunDirectory.read(Path(path))
     config, plan = read_documents(directory)
-    config.add(layer_of(NOT_EVALUATED, "evaluation"))
+    layers = [*request.layers, layer_of(settings or {}, "settings argument")]
+    config = changed_config(config, [NOT_EVALUATED], layers, device, request)
     draft = restore_draft(config, plan, request.registry, request.live)
     datasets = dict(draft.splits.items())
     if split not in datasets:
         raise UsageError(f"there is no split '{split}'", why=f"the data has {', '.join(datasets)}")
     built = compose(draft, None, request.listeners)
-    found = _found(directory, checkpoint, request.report)
+    found = find_checkpoint(directory, checkpoint, request.report)
     state = saved_state(found)
     built.moment.load_state_dict(state["moment"])
     restore_weights(built, found, state)
@@ -132,22 +146,90 @@ def evaluate(
         return evaluate_split(built, split, datasets[split])
 
 
-def _found(directory: RunDirectory, wanted: str, report: Reporter) -> Checkpoint:
-    """Return a run's best checkpoint, or the newest one if that is wanted or none is the best; change nothing."""
-    checkpoints = Checkpoints(directory.checkpoints, read_only=True)
-    try:
-        found = checkpoints.best() if wanted == "best" else None
-    except CheckpointError as error:
-        do = f"take the newest whole one: trainkit evaluate {directory.path} --checkpoint last"
-        raise CheckpointError(error.what, where=error.where, why=error.why, do=do) from error
-    found = found or checkpoints.newest_valid(report)
-    if found is None:
-        raise CheckpointError(
-            "the run has no checkpoint that can be used",
-            where=str(directory.checkpoints),
-            do=f"trainkit run --resume {directory.path}",
-        )
-    return found
+def predict(
+    path: str | Path,
+    inputs: Sequence[str | Path],
+    request: Request | None = None,
+    *,
+    out: str | Path | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    checkpoint: str = "best",
+    device: str | None = None,
+    page: bool = False,
+) -> Predictions:
+    """Answer new inputs with a run's model and write the answers to files; the data of the run is not needed.
+
+    Args:
+        path: the run directory.
+        inputs: files or folders that the task can read.
+        request: live objects and listeners; of its settings, only what may change after training.
+        out: a folder that is new or empty; a new one under RUN/predictions if not given.
+        batch_size: how many inputs are answered at once; that of evaluations if not given.
+        seed: decides about whatever is drawn.
+        settings: options of the task that may change after training, as {"task.guidance": 3.0}.
+        checkpoint: 'best', or 'last' for the newest one.
+        device: where to compute; where the run did if not given.
+        page: write index.html, with inputs and answers side by side.
+
+    Raises:
+        TrainkitError: DataError for inputs that cannot be read, UsageError for a task that does not answer.
+    """
+    request = request or Request()
+    layers = [*request.layers, layer_of(settings or {}, "settings argument")]
+    how = Asked(batch_size, seed, checkpoint, device, page)
+    return predictions(Path(path), [Path(given) for given in inputs], out, layers, how, request)
+
+
+def validate(
+    data: str | Path,
+    *,
+    task: Any = None,
+    settings: Mapping[str, Any] | None = None,
+    registry: Registry | None = None,
+) -> Inspection:
+    """Return what a task finds out about data: how much there is, what describes it, what is wrong with it.
+
+    Args:
+        data: folder or file of the data.
+        task: a name or a live object; the default task if not given.
+        settings: options of the task by dotted key, as {"task.max_length": 100}.
+        registry: where names become components; all that is installed if not given.
+
+    Raises:
+        TrainkitError: DataError if there is nothing to look at.
+    """
+    return inspect(request_of(None, {"task": task}, data, settings, registry, ()))
+
+
+def show(
+    data: str | Path | None = None,
+    *,
+    config: str | Path | None = None,
+    task: Any = None,
+    augmenter: Any = None,
+    strategy: Any = None,
+    settings: Mapping[str, Any] | None = None,
+    registry: Registry | None = None,
+    samples: int = 6,
+    variants: int = 0,
+) -> Sheet:
+    """Return a contact sheet of training samples, with variants by the augmenters that a run would take.
+
+    Args:
+        data: folder or file of the data; the task's embedded sample if not given.
+        config: a TOML file.
+        task: a name or a live object.
+        augmenter: a name or a live object, or a list of them; those of the task and the strategy if not given.
+        strategy: a name or a live object.
+        settings: everything else by dotted key, as {"seed": 1}.
+        registry: where names become components; all that is installed if not given.
+        samples: how many samples, a row for each.
+        variants: how many variants beside each sample; 0 for none.
+    """
+    named = {"task": task, "augmenter": augmenter, "strategy": strategy}
+    return contact_sheet(request_of(config, named, data, settings, registry, ()), samples, variants)
 
 
 def cost_of(draft: Draft) -> Cost:

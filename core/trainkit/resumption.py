@@ -1,16 +1,19 @@
-"""What may change between a run and its resumption: nothing that changes the result."""
+"""What may change about a run that exists: on resume nothing that changes the result, afterwards not the model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from .config import REMOVAL, Config, Layer, Value
 from .documents import components_of, read_versions
 from .draft import Draft
 from .errors import UsageError
 from .kinds import LIST_KINDS
+from .registry import Registry
 from .request import Reporter
 from .rundir import RunDirectory
+from .tasks import build_task
 
 # Data may move: its fingerprint, which every checkpoint holds, says whether it is the same.
 NEUTRAL_SETTINGS = (
@@ -27,7 +30,8 @@ NEUTRAL_SETTINGS = (
 def apply_neutral(config: Config, layers: Sequence[Layer]) -> None:
     """Add settings to the config of a run that exists; raise UsageError for one that would change the result."""
     for layer in layers:
-        for key, value in layer.items():
+        for given, value in layer.items():
+            key = config.in_full(given)
             if key in NEUTRAL_SETTINGS:
                 config.history.setdefault(key, []).append(value)
             elif not is_known(config, key, value):
@@ -37,6 +41,24 @@ def apply_neutral(config: Config, layers: Sequence[Layer]) -> None:
                     why=f"the run was started with {config.get(key)!r}; only {', '.join(NEUTRAL_SETTINGS)} may change",
                     do="leave it out, or start a new run",
                 )
+
+
+def apply_adjustable(config: Config, layers: Sequence[Layer], registry: Registry, live: Mapping[str, Any]) -> None:
+    """Add options of the task to the config of a trained run; raise UsageError for one that is not adjustable."""
+    given = {key: value for layer in layers for key, value in layer.items()}
+    if not given:
+        return
+    adjustable = sorted(getattr(build_task(config, registry, live), "adjustable", ()))
+    for key, value in given.items():
+        kind, _, option = key.partition(".")
+        if kind != "task" or option.partition(".")[0] not in adjustable:
+            raise UsageError(
+                f"{key} cannot change after training",
+                where=value.origin,
+                why=f"task {config['task.use']} lets change: {', '.join(f'task.{o}' for o in adjustable) or 'nothing'}",
+                do="leave it out, or train another model with it",
+            )
+    config.add(given)
 
 
 def is_known(config: Config, key: str, new: Value) -> bool:

@@ -13,15 +13,24 @@ from trainkit_cli.commands import COMMANDS, group
 SHARED = {
     "config", "--task", "--strategy", "--data", "--loss", "--optimizer", "--scheduler", "--adapter", "--augmenter",
     "--metric", "--callback", "--epochs", "--max-steps", "--batch-size", "--seed", "--device", "--precision", "--set",
-    "-p",
+    "--on-bad-sample", "-p",
 }  # fmt: skip
 OPTIONS = {
     "run": SHARED | {"--out", "--name", "--resume", "--json", "--quiet"},
     "plan": SHARED | {"--why", "--no-cost", "--json"},
-    "evaluate": {"directory", "--split", "--checkpoint", "--json"},
+    "validate": {"data", "--task", "--on-bad-sample", "--set", "-p", "--all", "--json"},
+    "show": {
+        "data", "--task", "--on-bad-sample", "--set", "-p", "--config", "--strategy", "--augmenter", "--augment",
+        "--samples", "--variants", "--seed", "--out", "--open",
+    },
+    "evaluate": {"directory", "--split", "--checkpoint", "--guidance", "--set", "--device", "--json"},
+    "predict": {
+        "directory", "inputs", "--out", "--open", "--batch-size", "--seed", "--guidance", "--set", "--checkpoint",
+        "--device", "--json",
+    },
     "plugins": {"--kind", "--json"},
     "completion": {"shell"},
-}
+}  # fmt: skip
 
 
 def longest_names(command: click.Command) -> set[str]:
@@ -30,9 +39,9 @@ def longest_names(command: click.Command) -> set[str]:
 
 def test_names_of_the_package():
     assert trainkit.__all__ == [
-        "DataError", "ExitCode", "LossOutput", "Plan", "PluginError", "Registry", "Selection", "Setting", "Situation",
-        "Splits", "Stage", "SumMetric", "TrainkitError", "UsageError", "__version__", "evaluate", "hookimpl",
-        "preview", "reading", "resume", "run",
+        "Answer", "DataError", "ExitCode", "Finding", "Inspection", "LossOutput", "Panel", "Plan", "PluginError",
+        "Registry", "Selection", "Setting", "Situation", "Splits", "Stage", "SumMetric", "TrainkitError", "UsageError",
+        "__version__", "evaluate", "hookimpl", "predict", "preview", "reading", "resume", "run", "show", "validate",
     ]  # fmt: skip
     for name in trainkit.__all__:
         assert getattr(trainkit, name) is not None
@@ -55,6 +64,7 @@ def test_kinds_hooks_and_events():
         "on_gradients": ["run", "norm"],
         "on_step": ["run"],
         "on_log": ["run", "row"],
+        "on_pictures": ["run", "pictures"],
         "before_evaluation": ["run", "split"],
         "after_evaluation": ["run", "split", "results"],
         "on_checkpoint": ["run", "path"],

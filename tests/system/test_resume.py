@@ -17,10 +17,11 @@ import torch
 from trainkit import hookimpl
 from trainkit.api import Request, evaluate, resume, start
 from trainkit.checkpoint import Checkpoints
-from trainkit.errors import CheckpointError, ExitCode, PluginError, UsageError
+from trainkit.errors import CheckpointError, DataError, ExitCode, PluginError, UsageError
 from trainkit.rundir import rows
 from trainkit.testing import tiny
 from trainkit.testing.tiny import TinyTask, tiny_request
+from trainkit.testing.tinyfiles import write_sequences
 
 if TYPE_CHECKING:
     from trainkit.live import Run
@@ -326,7 +327,8 @@ def test_the_command_that_began_a_run_may_be_repeated_to_resume_it(cli, monkeypa
 
 def stopped_run(out: Path, **arguments: Any) -> Request:
     """Stop a tiny run at its third step; return the request that resumes it."""
-    asked = tiny_request({"out": str(out), "loop.workers": 0}, **arguments)
+    settings = {"out": str(out), "loop.workers": 0} | arguments.pop("settings", {})
+    asked = tiny_request(settings, **arguments)
     start(dataclasses.replace(asked, listeners=[("stop", StopAt("step", 3))]))
     return to_resume(asked)
 
@@ -343,8 +345,12 @@ def test_changed_data_is_refused(tmp_path):
 
 
 def test_moved_data_is_found_by_its_new_path(tmp_path):
-    asked = stopped_run(tmp_path / "run")
-    moved = dataclasses.replace(asked, layers=[tiny.layer_of({"data": "elsewhere"}, "--data")])
+    data = str(write_sequences(tmp_path / "data"))
+    asked = stopped_run(tmp_path / "run", settings={"data": data, "loop.batch_size": 2})
+    elsewhere = str((tmp_path / "data").rename(tmp_path / "elsewhere"))
+    with pytest.raises(DataError, match="a file cannot be read"):
+        resume(tmp_path / "run", asked)
+    moved = dataclasses.replace(asked, layers=[tiny.layer_of({"data": elsewhere}, "--data")])
     assert resume(tmp_path / "run", moved).status == "done"
 
 

@@ -13,7 +13,7 @@ MOST_SHOWN = 200
 SMALL = 160
 
 LAYOUT = """
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(300px, 100%), 1fr)); gap: 16px; }
+.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(240px, 100%), 1fr)); gap: 16px; }
 figure.panel { padding: 12px 14px 14px; min-width: 0; }
 figure.panel img { display: block; max-width: 100%; max-height: 78vh; margin: auto; border: 1px solid var(--rule); }
 figure.panel img.small { width: 100%; max-width: 480px; image-rendering: pixelated; }

@@ -1,0 +1,143 @@
+"""New inputs through a trained model: answers to files, and a page to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .answering import answers_of, evaluated
+from .blame import told
+from .conformity import asked
+from .contracts import Answers, Dataset
+from .errors import DataError, UsageError, printable
+from .reporting.answerfiles import AnswerFiles, empty_folder, numbered_folder, write_new
+from .reporting.answerpage import AnswerPage
+from .rundir import RunDirectory
+from .trained import Trained, load_trained
+
+if TYPE_CHECKING:
+    from .config import Layer
+    from .request import Request
+
+PAGE, FOLDER = "index.html", "predictions"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Hold what became of one input.
+
+    Args:
+        name: of the input.
+        files: what was written for it.
+        data: the answer as JSON.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    data: Any
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Hold what became of all inputs.
+
+    Args:
+        directory: where the files are.
+        step: the optimizer step of the checkpoint that answered.
+        items: for each input what became of it, in order.
+        page: the page with inputs and answers side by side, or None.
+    """
+
+    directory: Path
+    step: int
+    items: tuple[Prediction, ...]
+    page: Path | None
+
+    def document(self) -> dict[str, Any]:
+        """Return all of it as JSON."""
+        return {
+            "directory": str(self.directory),
+            "step": self.step,
+            "page": str(self.page) if self.page is not None else None,
+            "answers": [
+                {"name": item.name, "files": [str(path) for path in item.files], "data": item.data}
+                for item in self.items
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Hold how inputs are to be answered; the arguments are those of `trainkit.predict`."""
+
+    batch_size: int | None = None
+    seed: int = 0
+    checkpoint: str = "best"
+    device: str | None = None
+    page: bool = False
+
+
+def _unheard(item: Prediction) -> None:
+    """Tell nobody."""
+    del item
+
+
+def predictions(
+    path: Path,
+    inputs: Sequence[Path],
+    out: str | Path | None,
+    layers: Sequence[Layer],
+    how: Asked,
+    request: Request,
+    heard: Callable[[Prediction], None] = _unheard,
+) -> Predictions:
+    """Answer new inputs and write the answers, each as soon as it is there.
+
+    Args:
+        path: the run directory.
+        inputs: files or folders that the task can read.
+        out: where the files go; a new folder under the run's predictions/ if None.
+        layers: options of the task that may change after training.
+        how: the rest of the question.
+        request: registry, live objects, listeners, reporter.
+        heard: told of each answer when it is written.
+    """
+    _check(inputs, how)
+    directory = RunDirectory.read(path)
+    trained = load_trained(directory, Answers, layers, how.checkpoint, how.device, request)
+    dataset = _read(trained, inputs)
+    settings = trained.run.settings
+    size = how.batch_size or settings.evaluate.batch_size or settings.loop.batch_size
+    files = AnswerFiles(numbered_folder(path / FOLDER) if out is None else empty_folder(Path(out).expanduser()))
+    step = trained.checkpoint.step
+    page = AnswerPage(path.resolve().name, f"task {trained.name} · checkpoint of step {step} · seed {how.seed}")
+    items = []
+    with told(trained.run), evaluated(trained.run, "inputs"):
+        for answer in answers_of(trained.run, trained.task, dataset, range(len(dataset)), size, how.seed):
+            items.append(Prediction(printable(answer.name), files.write(answer), answer.data))
+            heard(items[-1])
+            if how.page:
+                page.add(answer)
+    written = write_new(files.folder / PAGE, page.html()) if how.page else None
+    return Predictions(files.folder, step, tuple(items), written)
+
+
+def _check(inputs: Sequence[Path], how: Asked) -> None:
+    if how.batch_size is not None and how.batch_size < 1:
+        raise UsageError(f"a batch size of {how.batch_size}: at least 1 is needed")
+    if not inputs:
+        raise UsageError("no input is named", do="trainkit predict RUN INPUT...")
+    if missing := [str(path) for path in inputs if not path.exists()]:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise DataError("there is no such input", where=", ".join(missing[:3]) + more, do="check the path")
+
+
+def _read(trained: Trained, inputs: Sequence[Path]) -> Dataset:
+    with asked(f"task {trained.name}", "read its inputs"):
+        dataset: Dataset = trained.task.inputs(inputs)
+    if len(dataset) == 0:
+        where = ", ".join(map(str, inputs[:3]))
+        raise DataError("there is nothing to answer", where=where, do="name files that the task can read")
+    return dataset

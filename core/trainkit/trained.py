@@ -1,0 +1,192 @@
+"""A trained run: its checkpoint is found, and its model loaded without the data that it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .checkpoint import Checkpoint, Checkpoints
+from .compose import compose
+from .config import DEFAULTS, FALLBACK_STRATEGY, Config, Layer, layer_of, short_name
+from .contracts import Sample, Splits, Task
+from .documents import read_documents
+from .draft import restore_draft
+from .errors import CheckpointError, printable
+from .live import Run
+from .request import Reporter, Request
+from .resumption import apply_adjustable
+from .rundir import RunDirectory
+from .snapshot import restore_weights, saved_state
+from .tasks import build_task, require
+
+# What only training needs gives way to the defaults: it need not be there to look at a model. Callbacks stay: one may
+# hear an evaluation and change what is evaluated.
+NOT_EVALUATED = {
+    "strategy": FALLBACK_STRATEGY,
+    "optimizer": DEFAULTS["optimizer.use"],
+    "scheduler": DEFAULTS["scheduler.use"],
+    "augmenter": [],
+}
+NOT_ANSWERED = {"metric": [], "evaluate.monitor": "val/loss", "evaluate.mode": "auto", "precision": "auto"}
+
+
+class Unread:
+    """Stand for a split that nobody reads; it has its length, from which a plan is counted.
+
+    Args:
+        length: number of samples.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitems__(self, indices: list[int]) -> NoReturn:
+        raise RuntimeError("the data of this run was not read")
+
+
+class TrainedTask:
+    """Be a task as a checkpoint left it: what it learned is there, its data is not read again.
+
+    Args:
+        task: the task, with its learned state.
+        splits: what it answers with when it is asked to read.
+    """
+
+    def __init__(self, task: Task, splits: Splits) -> None:
+        self.task, self.splits = task, splits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
+
+    def read(self, data: Path | None, seed: int) -> Splits:
+        """Return the splits of the run, unread."""
+        del data, seed
+        return self.splits
+
+    def fit(self, train: Iterable[Sample]) -> None:
+        """Learn nothing more."""
+        del train
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Hold a trained model without its data.
+
+    Args:
+        run: a composed run with the weights of the checkpoint.
+        task: the task of the run, with what it learned.
+        name: the task's name.
+        checkpoint: where the weights are from.
+    """
+
+    run: Run
+    task: Any
+    name: str
+    checkpoint: Checkpoint
+
+
+def changed_config(
+    config: Config, without: Sequence[Mapping[str, Any]], layers: Sequence[Layer], device: str | None, request: Request
+) -> Config:
+    """Return a run's config for looking at its model.
+
+    Args:
+        config: the run's; it is changed.
+        without: settings in place of those of what is not needed.
+        layers: options of the task that may change after training.
+        device: where to compute, if not where the run did.
+        request: registry and live objects.
+    """
+    for settings in without:
+        config.add(layer_of(settings, "evaluation"))
+    if device is not None:
+        config.add(layer_of({"device": device}, "--device"))
+    apply_adjustable(config, layers, request.registry, request.live)
+    return config
+
+
+def load_trained(
+    directory: RunDirectory,
+    power: type[Any],
+    layers: Sequence[Layer],
+    checkpoint: str,
+    device: str | None,
+    request: Request,
+) -> Trained:
+    """Return the model of a checkpoint with its task; no data is read.
+
+    Args:
+        directory: the run's.
+        power: what the task must be able to do, as trainkit.contracts.Answers.
+        layers: options of the task that may change after training.
+        checkpoint: 'best', or 'last' for the newest one.
+        device: where to compute, if not where the run did.
+        request: registry, live objects, listeners, reporter.
+    """
+    config, plan = read_documents(directory)
+    name = config["task.use"]
+    config = changed_config(config, [NOT_EVALUATED, NOT_ANSWERED], layers, device, request)
+    task = build_task(config, request.registry, request.live)
+    require(task, power, name)
+    found = find_checkpoint(directory, checkpoint, request.report)
+    _load_task_state(task, found)
+    # The name stands in messages; another one than before takes the options along, which the task has already.
+    label = f"{name} of {directory.path}"
+    config.add(layer_of({"task": label}, "evaluation"))
+    live = {**request.live, label: TrainedTask(task, _unread_splits(directory, found))}
+    draft = restore_draft(config, plan, request.registry, live)
+    # What stood in for the task while it was asked to read has done its part.
+    draft.task = task
+    run = compose(draft, None, request.listeners)
+    state = saved_state(found)
+    run.moment.load_state_dict(state["moment"])
+    restore_weights(run, found, state)
+    return Trained(run, task, short_name(name), found)
+
+
+def _load_task_state(task: Task, checkpoint: Checkpoint) -> None:
+    state = checkpoint.document("task.json")
+    try:
+        task.load_state_dict(state)
+    except Exception as error:
+        raise CheckpointError(
+            "what the task learned does not fit the task as it is now",
+            where=str(checkpoint.path),
+            why=printable(f"{type(error).__name__}: {error}"),
+            do="install the version that the run was started with: components.json in the run directory names it",
+        ) from error
+
+
+def _unread_splits(directory: RunDirectory, checkpoint: Checkpoint) -> Splits:
+    data = directory.read_json("plan.json").get("data", {})
+    counts = {split: Unread(max(1, int(count))) for split, count in data.get("samples", {}).items()}
+    return Splits(
+        counts.get("train", Unread(1)),
+        counts.get("val"),
+        counts.get("test"),
+        str(data.get("source", "")),
+        str(checkpoint.facts.get("data", "")),
+    )
+
+
+def find_checkpoint(directory: RunDirectory, wanted: str, report: Reporter) -> Checkpoint:
+    """Return a run's best checkpoint, or the newest one if that is wanted or none is the best; change nothing."""
+    checkpoints = Checkpoints(directory.checkpoints, read_only=True)
+    try:
+        found = checkpoints.best() if wanted == "best" else None
+    except CheckpointError as error:
+        do = "take the newest whole one by --checkpoint last"
+        raise CheckpointError(error.what, where=error.where, why=error.why, do=do) from error
+    found = found or checkpoints.newest_valid(report)
+    if found is None:
+        raise CheckpointError(
+            "the run has no checkpoint that can be used",
+            where=str(directory.checkpoints),
+            do=f"trainkit run --resume {directory.path}",
+        )
+    return found
