@@ -17,12 +17,13 @@ from trainkit.live import as_loss, as_mapping
 from trainkit.registry import Registry
 
 from .component import ComponentConformance, plain, same
+from .taskpowers import TaskPowers
 
 HANDFUL = 4
 
 
-class TaskConformance(ComponentConformance):
-    """Check a task on its embedded sample.
+class TaskConformance(TaskPowers, ComponentConformance):
+    """Check a task on its embedded sample, and its optional powers on data that `written` gives.
 
     Attributes:
         overfit_steps: steps in which a handful of samples is learned by heart, to half of the first loss.
@@ -33,26 +34,12 @@ class TaskConformance(ComponentConformance):
     overfit_steps: ClassVar[int] = 30
     overfit_lr: ClassVar[float] = 3e-3
 
-    def read(self, seed: int = 0) -> tuple[Any, Splits]:
-        """Return a fresh task that has read and learned its embedded sample, and the splits."""
-        task = self.build()
-        splits: Splits = task.read(None, seed)
-        task.fit(splits.train)
-        return task, splits
-
     def batch(self, task: Any, splits: Splits, count: int = HANDFUL) -> dict[str, Any]:
         """Return a batch of the first training samples."""
         indices = list(range(min(count, len(splits.train))))
         items = splits.train.__getitems__(indices)
         batch = items if isinstance(items, Mapping) else task.collate(items)
         return {**batch, SAMPLE_ID: torch.tensor(indices)}
-
-    def model(self, task: Any) -> nn.Module:
-        """Return a fresh model, the same each time."""
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            model: nn.Module = task.build_model()
-        return model
 
     def loss(self, task: Any) -> nn.Module:
         """Return the loss that the task trains with by default."""

@@ -1,0 +1,169 @@
+"""Checks of what a task may do besides: inspect data, answer new inputs, show its samples."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainkit.contracts import SAMPLE_ID, Answer, Answers, Inspection, Inspects, Panel, Pictures, Splits
+from trainkit.errors import DataError
+from trainkit.tasks import lacking
+
+from .component import ComponentConformance, NotChecked, raises, same
+
+FEW = 3
+
+
+class TaskPowers(ComponentConformance):
+    """Check the optional powers of a task; one that lacks a power lacks all of it."""
+
+    def written(self, folder: Path) -> Path:
+        """Return a small data set without a fault, written below a folder; a task that inspects data gives this."""
+        raise NotChecked("give written(folder): a small data set, for a task that inspects data or answers inputs")
+
+    def input_paths(self, data: Path) -> list[Path]:
+        """Return paths in the data set of `written` that the task can answer; a task that answers gives this."""
+        raise NotChecked(f"give input_paths(data): what of {data} can be answered")
+
+    def read(self, seed: int = 0) -> tuple[Any, Splits]:
+        """Return a fresh task that has read and learned its embedded sample, and the splits."""
+        task = self.build()
+        splits: Splits = task.read(None, seed)
+        task.fit(splits.train)
+        return task, splits
+
+    def model(self, task: Any) -> nn.Module:
+        """Return a fresh model, the same each time."""
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model: nn.Module = task.build_model()
+        return model
+
+    def has(self, power: type[Any]) -> bool:
+        """Return whether the task has an optional power; half a power is a fault."""
+        task = self.build()
+        missing = lacking(task, power)
+        members = {*getattr(power, "__annotations__", ()), *(name for name in vars(power) if name[0] != "_")}
+        assert not missing or set(missing) == members, f"{power.__name__}: only {', '.join(missing)} is missing"
+        return not missing
+
+    def answered(self, task: Any, model: nn.Module, samples: Sequence[Any], seed: int = 0) -> Sequence[Answer]:
+        """Return a model's answers to samples under a seed."""
+        batch = {**task.collate(samples), SAMPLE_ID: torch.arange(len(samples))}
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(seed)
+            answers: Sequence[Answer] = task.answers(model.eval(), batch, samples)
+        return answers
+
+    def test_inspects_what_it_reads(self) -> None:
+        """Of data without a fault it counts the samples that it reads, finds no fault, and changes nothing."""
+        if not self.has(Inspects):
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            data = self.written(Path(folder) / "data")
+            before = content(data)
+            found: Inspection = self.build().inspect(data)
+            assert content(data) == before, "looking at data changes it"
+            read = {name: len(dataset) for name, dataset in self.build().read(data, 0).items()}
+        assert dict(found.samples) == read
+        assert [finding for finding in found.findings if finding.is_fault] == []
+        assert found.source
+        assert found.format
+
+    def test_refuses_to_inspect_what_is_not_there(self) -> None:
+        """Data that does not exist is a DataError."""
+        if self.has(Inspects):
+            with tempfile.TemporaryDirectory() as folder, raises(DataError):
+                self.build().inspect(Path(folder) / "nowhere")
+
+    def test_adjustable_options_exist(self) -> None:
+        """What may change after training are options of the task, and the model's weights do not depend on them."""
+        if self.has(Answers):
+            adjustable = self.build().adjustable
+            assert isinstance(adjustable, frozenset)
+            assert adjustable <= self.option_names(), f"no options: {', '.join(adjustable - self.option_names())}"
+
+    def test_refuses_inputs_that_are_not_there(self) -> None:
+        """An input that does not exist is a DataError."""
+        if self.has(Answers):
+            task, _ = self.read()
+            with tempfile.TemporaryDirectory() as folder, raises(DataError):
+                task.inputs([Path(folder) / "nowhere"])
+
+    def test_reads_inputs_without_its_data(self) -> None:
+        """A task that knows nothing but its saved state reads inputs, and answers each of them."""
+        if not self.has(Answers):
+            return
+        trained, _ = self.read()
+        task = self.build()
+        task.load_state_dict(json.loads(json.dumps(trained.state_dict())))
+        with tempfile.TemporaryDirectory() as folder:
+            inputs = task.inputs(self.input_paths(self.written(Path(folder) / "data")))
+            assert len(inputs) > 0
+            samples = list(inputs.__getitems__(list(range(min(FEW, len(inputs))))))
+            check_answers(self.answered(task, self.model(task), samples), len(samples))
+
+    def test_answers_follow_from_state_and_seed(self) -> None:
+        """A fresh task with the saved state and the same weights gives the same answers under the same seed."""
+        if not self.has(Answers):
+            return
+        task, splits = self.read()
+        assert splits.val is not None
+        samples = list(splits.val.__getitems__(list(range(min(FEW, len(splits.val))))))
+        kept = copy.deepcopy(samples)
+        first = self.answered(task, self.model(task), samples)
+        check_answers(first, len(samples))
+        assert all(same(one, other) for one, other in zip(samples, kept, strict=True)), "it changes samples"
+        again = self.build()
+        again.load_state_dict(json.loads(json.dumps(task.state_dict())))
+        second = self.answered(again, self.model(again), samples)
+        for one, other in zip(first, second, strict=True):
+            assert (one.name, dict(one.files), one.data) == (other.name, dict(other.files), other.data)
+
+    def test_shows_its_samples(self) -> None:
+        """A sample's picture is [H, W, 3] of bytes, the same each time, and the sample stays as it is."""
+        if not self.has(Pictures):
+            return
+        task, splits = self.read()
+        for split, dataset in splits.items():
+            (sample,) = dataset.__getitems__([0])
+            kept = copy.deepcopy(sample)
+            picture = task.picture(sample)
+            check_picture(picture)
+            assert same(picture, task.picture(sample)), f"another picture of the same {split} sample"
+            assert same(sample, kept), f"it changes the {split} sample"
+
+
+def check_answers(answers: Sequence[Answer], count: int) -> None:
+    """Fail unless there is an answer for each sample, each with a name of its own, files, JSON, and fit panels."""
+    assert len(answers) == count
+    assert len({answer.name for answer in answers}) == count, "two answers have one name"
+    for answer in answers:
+        assert answer.files, f"{answer.name}: no file is written for it"
+        assert all(suffix.startswith(".") for suffix in answer.files), f"suffixes begin with a dot: {[*answer.files]}"
+        assert all(isinstance(text, str) for text in answer.files.values())
+        json.dumps(answer.data, allow_nan=False)
+        for panel in answer.panels:
+            assert isinstance(panel, Panel)
+            if not isinstance(panel.content, str):
+                check_picture(panel.content)
+
+
+def check_picture(picture: Any) -> None:
+    """Fail unless something is a picture [H, W, 3] of bytes."""
+    assert (str(picture.dtype), picture.ndim, picture.shape[-1]) == ("uint8", 3, 3), f"{picture.dtype} {picture.shape}"
+    assert picture.size > 0
+
+
+def content(folder: Path) -> Mapping[str, str]:
+    """Return a hash of each file below a folder, by its path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
