@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import logging
+import signal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from trainkit import hookimpl
+from trainkit.api import resume, start
+from trainkit.reporting.runpictures import figures, newest_pictures
+from trainkit.rundir import rows
+from trainkit.showing import sample_rows
+from trainkit.testing import CallbackConformance
+from trainkit.testing.tiny import TinyTask, tiny_request
+from trainkit_callback_sample_outputs.sample_outputs import SampleOutputs
+
+SETTINGS = {"loop.epochs": 3, "loop.max_steps": 18, "loop.log_every_steps": 1}
+
+
+class TestSampleOutputs(CallbackConformance):
+    component = "sample-outputs"
+
+    def used(self):
+        callback = self.build()
+        callback.evaluations = 3
+        return callback
+
+
+class Shift:
+    """Shift tokens by random amounts."""
+
+    reads = frozenset({"tokens"})
+
+    def __call__(self, sample, generator):
+        return {**sample, "tokens": (sample["tokens"] + generator.integers(0, 5, len(sample["tokens"]))) % 13}
+
+
+class Heard:
+    """Note what a run shows and evaluates."""
+
+    def __init__(self):
+        self.pictures, self.splits = [], []
+
+    @hookimpl
+    def on_pictures(self, run, pictures):
+        self.pictures.append((run.moment.step, sorted(pictures)))
+
+    @hookimpl
+    def before_evaluation(self, split):
+        self.splits.append(split)
+
+
+class Stopper:
+    """Send a signal after a step."""
+
+    @hookimpl
+    def on_step(self, run):
+        if run.moment.step == 8:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def trained(folder, *callbacks, settings=None, task=None, augmenter=None):
+    """Train on the tiny task and return its request."""
+    out = {"out": str(folder)}
+    given = {} if augmenter is None else {"augmenter": augmenter}
+    asked = tiny_request(SETTINGS | out | (settings or {}), callbacks=callbacks, task=task, **given)
+    start(asked)
+    return asked
+
+
+def weights(folder, step=18):
+    return load_file(folder / "checkpoints" / f"checkpoint-{step}" / "model.safetensors")
+
+
+def losses(folder):
+    return [{k: v for k, v in row.items() if k[:4] != "time"} for row in rows(folder / "metrics.jsonl")]
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one) and one.keys() == other.keys()
+
+
+def test_the_same_samples_are_answered_at_each_evaluation(tmp_path):
+    heard = Heard()
+    trained(tmp_path / "run", SampleOutputs(samples=3), heard)
+    names = ["samples/2-0", "samples/2-2", "samples/2-5"]
+    assert heard.pictures == [(6, names), (12, names), (18, names)]
+    assert heard.splits[:6] == ["val", "samples"] * 3
+    for step in (6, 12, 18):
+        folder = tmp_path / "run" / "samples" / f"step-{step:06d}"
+        assert sorted(path.name for path in folder.iterdir()) == ["2-0.png", "2-2.png", "2-5.png"]
+        with Image.open(folder / "2-0.png") as picture:
+            assert (picture.format, picture.mode) == ("PNG", "RGB")
+    assert not (tmp_path / "run" / "samples" / "augmentation.png").exists()
+
+
+@pytest.mark.parametrize(("every", "steps"), [(2, [6, 18]), (3, [6]), (1, [6, 12, 18])])
+def test_every_so_many_evaluations(tmp_path, every, steps):
+    heard = Heard()
+    trained(tmp_path / "run", SampleOutputs(every=every), heard)
+    assert [step for step, _ in heard.pictures] == steps
+
+
+def test_training_is_not_touched_and_a_resumed_run_shows_the_same(tmp_path):
+    trained(tmp_path / "plain")
+    trained(tmp_path / "shown", SampleOutputs(every=2))
+    assert same(weights(tmp_path / "plain"), weights(tmp_path / "shown"))
+    assert losses(tmp_path / "plain") == losses(tmp_path / "shown")
+    asked = trained(tmp_path / "stopped", SampleOutputs(every=2), Stopper())
+    assert not (tmp_path / "stopped" / "samples" / "step-000018").exists()
+    asked.live["live:callback0"], asked.live["live:callback1"] = SampleOutputs(every=2), Heard()
+    resume(tmp_path / "stopped", asked)
+    assert same(weights(tmp_path / "plain"), weights(tmp_path / "stopped"))
+    assert [step for step, _ in asked.live["live:callback1"].pictures] == [18]
+    one, other = (tmp_path / run / "samples" / "step-000018" / "2-0.png" for run in ("shown", "stopped"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_modes_and_random_states_are_as_before(tmp_path):
+    class Watch:
+        def __init__(self):
+            self.before, self.after = None, None
+
+        def state(self, run):
+            return run.model.training, run.loss.training, torch.get_rng_state().tolist(), torch.is_grad_enabled()
+
+        @hookimpl
+        def on_log(self, run, row):
+            if "val/loss" in row and self.before is None:
+                torch.manual_seed(99)
+                self.before = self.state(run)
+            elif "val/loss" in row:
+                self.after = self.after or self.state(run)
+
+    first, last = Watch(), Watch()
+    last.before = ()
+    trained(tmp_path / "run", first, SampleOutputs(), last)
+    assert first.before == last.after
+    assert first.before[:2] == (True, True)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_averaged_weights_answer_wherever_their_callback_stands(tmp_path, place):
+    class Sevens:
+        """Stands for an average of weights that always answers 7."""
+
+        inside = False
+
+        @hookimpl
+        def before_evaluation(self, run):
+            assert not self.inside, "weights were swapped in twice"
+            self.inside = True
+            self.kept = {name: value.clone() for name, value in run.model.state_dict().items()}
+            with torch.no_grad():
+                for parameter in run.model.parameters():
+                    parameter.zero_()
+                run.model.head.bias[7] = 99.0
+
+        @hookimpl
+        def after_evaluation(self, run):
+            self.inside = False
+            run.model.load_state_dict(self.kept)
+
+    class Watched(TinyTask):
+        labels = set()
+
+        def answers(self, model, batch, samples):
+            found = super().answers(model, batch, samples)
+            self.labels.update(label for answer in found for label in answer.data["labels"])
+            return found
+
+    callbacks = [SampleOutputs()]
+    callbacks.insert(place, Sevens())
+    task = Watched()
+    task.labels = set()
+    trained(tmp_path / "run", *callbacks, task=task)
+    assert task.labels == {7}
+    trained(tmp_path / "plain", Sevens())
+    assert same(weights(tmp_path / "plain"), weights(tmp_path / "run"))
+
+
+def test_the_contact_sheet_shows_what_the_run_will_train_on(tmp_path):
+    heard = Heard()
+    callback = SampleOutputs(samples=2, variants=3)
+    trained(tmp_path / "run", callback, heard, augmenter=Shift(), settings={"seed": 4, "loop.variants": 2})
+    assert heard.pictures[0] == (0, ["samples/augmentation"])
+    from trainkit.reporting.contactsheet import sheet
+
+    task = TinyTask()
+    draws = [(0, 1), (1, 1), (2, 1)]
+    _, expected = sample_rows(task, task.read(None, 4).train, [Shift()], 4, [0, 12], draws)
+    with Image.open(tmp_path / "run" / "samples" / "augmentation.png") as picture:
+        assert np.array_equal(np.asarray(picture), sheet(expected))
+    trained(tmp_path / "without", SampleOutputs(variants=0), augmenter=Shift())
+    assert not (tmp_path / "without" / "samples" / "augmentation.png").exists()
+
+
+def test_a_task_that_does_not_answer_is_named_once(tmp_path, caplog):
+    class Mute:
+        def __init__(self):
+            self.task = TinyTask()
+
+        def __getattr__(self, name):
+            if name in ("answers", "picture"):
+                raise AttributeError(name)
+            return getattr(self.task, name)
+
+    with caplog.at_level(logging.WARNING):
+        trained(tmp_path / "run", SampleOutputs(), task=Mute(), augmenter=Shift())
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("trainkit_callback_sample")]
+    assert said == ["sample-outputs: task live:task lacks answers: no answers are shown"]
+    assert not (tmp_path / "run" / "samples").exists()
+
+
+def test_the_report_shows_the_newest_pictures(tmp_path):
+    trained(tmp_path / "run", SampleOutputs(samples=2), augmenter=Shift())
+    titles = [title for title, _ in newest_pictures(tmp_path / "run")]
+    assert titles == ["augmentation", "2-0, step 18", "2-4, step 18"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("<img") == 3
+    assert figures(newest_pictures(tmp_path / "run")) in page
+    assert "img-src data:" in page
+    (tmp_path / "run" / "samples" / "step-000018" / "2-0.png").write_bytes(b"x" * 9_000_000)
+    assert len(newest_pictures(tmp_path / "run")) == 2
+    assert newest_pictures(tmp_path) == []

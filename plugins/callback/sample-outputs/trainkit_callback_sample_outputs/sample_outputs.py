@@ -1,0 +1,108 @@
+"""Sample outputs: the same few validation samples, answered anew at each evaluation, as pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from pydantic import NonNegativeInt, PositiveInt
+from trainkit import hookimpl
+from trainkit.answering import answers_of, evaluated, spread
+from trainkit.contracts import Answers, Pictures
+from trainkit.reporting.answerfiles import Names
+from trainkit.reporting.contactsheet import sheet
+from trainkit.reporting.runpictures import FOLDER, keep_pictures
+from trainkit.showing import sample_rows, variant_draws
+from trainkit.tasks import lacking
+
+if TYPE_CHECKING:
+    import numpy as np
+    from trainkit.live import Run
+
+AUGMENTATION = "augmentation"
+VAL = "val/"
+_log = logging.getLogger(__name__)
+
+
+class SampleOutputs:
+    """Show what the model makes of a few validation samples at each evaluation, and what augmentation makes of others.
+
+    The samples are spread over the validation split and are the same each time; so is the random state in which they
+    are answered. Each becomes a picture of the task's panels (input, truth, answer, ...) side by side in
+    RUN/samples/step-STEP, and is announced to whoever shows pictures, as TensorBoard. When the run begins, a contact
+    sheet of training samples with their variants is written to RUN/samples/augmentation.png, if augmenters are in
+    force.
+
+    Training is not touched: weights, modes and random states are afterwards what they were, to the bit. A run without
+    a directory, a task that does not answer and data without a validation split show nothing.
+
+    Args:
+        samples: how many validation samples are answered, and how many training samples are on the contact sheet.
+        every: evaluations from one round of answers to the next; the first evaluation always has one.
+        variants: variants of each training sample on the contact sheet; 0 for no sheet.
+        seed: decides about whatever is drawn in an answer.
+    """
+
+    def __init__(
+        self, samples: PositiveInt = 4, every: PositiveInt = 1, variants: NonNegativeInt = 5, seed: NonNegativeInt = 0
+    ) -> None:
+        self.samples, self.every, self.variants, self.seed = samples, every, variants, seed
+        self.evaluations = 0
+
+    @hookimpl
+    def on_run_start(self, run: Run) -> None:
+        """Show what augmentation does, and say so once if nothing else will be shown."""
+        if run.directory is None:
+            return
+        if missing := lacking(run.task, Answers):
+            name = run.config["task.use"]
+            _log.warning("sample-outputs: task %s lacks %s: no answers are shown", name, ", ".join(missing))
+        if not (run.directory.path / FOLDER / f"{AUGMENTATION}.png").exists():
+            self._show_augmentation(run)
+
+    def _show_augmentation(self, run: Run) -> None:
+        if not run.augmenters or not self.variants or lacking(run.task, Pictures):
+            return
+        train = run.splits.train
+        draws = list(islice(variant_draws(run.settings.loop.variants), self.variants))
+        indices = spread(len(train), self.samples)
+        _, rows = sample_rows(run.task, train, run.augmenters, run.settings.seed, indices, draws)
+        self._show(run, {AUGMENTATION: sheet(rows)}, None)
+
+    @hookimpl
+    def on_log(self, run: Run, row: Mapping[str, float]) -> None:
+        """Answer the samples when the row of an evaluation is written.
+
+        At that time whoever swapped weights for the evaluation has swapped them back, and can be asked to do so again:
+        in the middle of `after_evaluation` it would depend on the order of callbacks whose weights answer.
+        """
+        if not any(tag.startswith(VAL) for tag in row):
+            return
+        self.evaluations += 1
+        if (self.evaluations - 1) % self.every == 0 and run.directory is not None and not lacking(run.task, Answers):
+            self._show(run, self._answered(run), run.moment.step)
+
+    def _answered(self, run: Run) -> dict[str, np.ndarray[Any, Any]]:
+        """Return a picture of the panels of each answer, by the sample's name."""
+        val, names = run.splits.val, Names()
+        if val is None:
+            return {}
+        size = run.settings.evaluate.batch_size or run.settings.loop.batch_size
+        with evaluated(run, FOLDER):
+            answers = list(answers_of(run, run.task, val, spread(len(val), self.samples), size, self.seed))
+        return {names(answer.name): sheet([(answer.name, answer.panels)]) for answer in answers}
+
+    def _show(self, run: Run, pictures: Mapping[str, np.ndarray[Any, Any]], step: int | None) -> None:
+        assert run.directory is not None
+        keep_pictures(run.directory.path, pictures, step)
+        run.show({f"{FOLDER}/{name}": picture for name, picture in pictures.items()})
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how many evaluations there were."""
+        return {"evaluations": self.evaluations}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Take back what `state_dict` gave."""
+        self.evaluations = int(state["evaluations"])
