@@ -71,7 +71,7 @@ def slots(samples: int = 6) -> dict[str, Tensor]:
         "props_logits": normal(3),
         "visual_features": normal(8),
         "structural_features": normal(8),
-        "scale_logits": normal(2, 5, 7),
+        "scale_logits": normal(3, 5, 7),
     }
 
 
@@ -174,6 +174,19 @@ def test_terms_are_those_of_the_losses_they_come_from():
     assert found["geom"] == pytest.approx(float((geometry * lengths).sum() / lengths.sum()), rel=1e-5)
     looks = aesthetic_losses(boxes[0], boxes[2], values["tree_parent"], values["mask_rate"])
     assert found["aes"] == pytest.approx(float((looks * lengths).sum() / lengths.sum()), rel=1e-5)
+
+
+def test_consistency_is_the_term_alone_of_a_loss_that_adds_it_to_another():
+    values = slots()
+    output = Multitask()(**values)
+    whole = built("loss", "multi-scale-consistency")
+    total, count = bind_loss(whole)(values).terms["consistency"]
+    assert means(output)["consistency"] == pytest.approx(float(total / count), rel=1e-6)
+    assert not any(name.startswith("consistency/") for name in output.parts)
+    one = {**values, "scale_logits": values["scale_logits"][:, :1]}
+    output = Multitask()(**one)
+    assert output.inactive == ("consistency",)
+    assert "consistency" not in output.parts
 
 
 def test_diversity_leaves_out_empty_slots():

@@ -10,22 +10,21 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 from trainkit import LossOutput, UsageError, hookimpl
-from trainkit.nested import InnerLoss, built, call, reads_of
+from trainkit.nested import InnerLoss, built
 from trainkit.stepsums import StepSums
 
-from .aesthetics import aesthetic_losses
-from .boxes import BoxLoss, box_losses
+from .boxes import BoxLoss
 from .counts import Counts
 from .gradnorm import GradNorm
+from .inner import InnerLosses
 from .measurement import Measurement, at_count
-from .pages import Diversity, class_counts, divergence, flag_counts, mean_prediction, property_losses
+from .own import diverse, measure_own
+from .pages import Diversity, class_counts, flag_counts
 from .terms import INNER, OWN, STAGE, STAGES, WEIGHED, WEIGHTS, Term, curriculum_stage, is_given
 from .weighting import EpochAverages, Kind, Uncertainty, Variation, Weighting
 
 if TYPE_CHECKING:
     from trainkit.live import Run
-
-EMPTY_SLOT = 0
 
 
 class Multitask(nn.Module):
@@ -92,10 +91,10 @@ class Multitask(nn.Module):
         self.curriculum, self.stage = curriculum, STAGES
         specs = {"diffusion": diffusion, "element": element, "tokens": tokens, "consistency": consistency}
         needed = {INNER[name] for name in self.wanted if name in INNER}
-        self.inner = nn.ModuleDict({name: built("loss", spec) for name, spec in specs.items() if name in needed})
+        self.inner = InnerLosses({name: built("loss", spec) for name, spec in specs.items() if name in needed})
         self.weighs_dynamically = weighting != "fixed"
         if self.weighs_dynamically:
-            refuse_stacking(self.inner)
+            self.inner.refuse_dynamic()
         names = [name for name in WEIGHED if name in self.wanted]
         of_kind: dict[str, Kind] = {**dict.fromkeys(WEIGHED, "classification"), "geom": "regression", **(kinds or {})}
         makers: dict[str, Any] = {
@@ -108,18 +107,16 @@ class Multitask(nn.Module):
         self.weighting: Weighting = makers[weighting](names)
         self.counts = Counts()
         self._sums = StepSums()
-        self._required = {name: set(reads_of(loss)[0]) for name, loss in self.inner.items()}
         self.reads = ("logits", "labels")
-        read = [name for loss in self.inner.values() for names in reads_of(loss) for name in names]
-        self.reads_optional = tuple(dict.fromkeys(name for name in [*OWN, *read] if name not in self.reads))
+        self.reads_optional = tuple(dict.fromkeys(n for n in [*OWN, *self.inner.reads()] if n not in self.reads))
 
     def forward(self, **values: Tensor) -> LossOutput:
         """Return the loss of logits [B, ..., V] for labels [B, ...], and of all that the batch and the model give."""
         values = {name: value for name, value in values.items() if value is not None}
         found = Measurement(values["labels"])
         on, off = self._taking_part(values, found)
-        self._measure_inner(on, values, found)
-        self._measure_own(on, values, found)
+        self.inner.measure(on, values, found)
+        measure_own(on, values, found, self.geometry, self.diversity, self.counts, weighs_flags=self.training)
         if not found.terms:
             raise UsageError(
                 "multitask has nothing to learn from in this stage: no term can be computed",
@@ -151,7 +148,7 @@ class Multitask(nn.Module):
         for name in self.wanted:
             if name == "consistency" and not self.training:
                 continue
-            if not is_given(name, values) or not self._required.get(INNER.get(name, ""), set()) <= values.keys():
+            if not is_given(name, values) or not self.inner.can_read(name, values):
                 # Tokens are no loss to a batch of slots: other terms measure the same labels.
                 found.missing += [name] if name != "tokens" else []
             elif self.training and STAGE.get(name, 1) > self.stage:
@@ -159,46 +156,6 @@ class Multitask(nn.Module):
             else:
                 on.add(name)
         return on, off
-
-    def _measure_inner(self, on: set[str], values: Mapping[str, Tensor], found: Measurement) -> None:
-        for name in ("tokens", "diff"):
-            if name in on:
-                found.add_inner(name, call(self.inner[INNER[name]], values))
-        if on & {"element", "align"}:
-            self._measure_elements(on, call(self.inner["element"], values), found)
-        if "consistency" in on:
-            output = call(self.inner["consistency"], values)
-            found.add_inner("consistency", output, output.terms.get("consistency"))
-
-    def _measure_elements(self, on: set[str], output: LossOutput, found: Measurement) -> None:
-        """Take the loss of elements without its alignment, and the alignment as a term of its own."""
-        parted = "align" in on and not is_dynamic(self.inner["element"])
-        if "element" in on:
-            rest = [n for n in output.terms if n != "align"]
-            sums = [output.weights.get(n, 1.0) * at_count(output.terms[n], output.count) for n in rest]
-            pair = (sum(sums), output.count) if parted and "align" in output.terms and rest else None
-            found.add_inner("element", output, pair, without=("align",) if parted else ())
-        if parted and "align" in output.terms:
-            found.add("align", output.terms["align"])
-        elif parted:
-            found.missing.append("align")
-
-    def _measure_own(self, on: set[str], values: Mapping[str, Tensor], found: Measurement) -> None:
-        boxes = values["box_predictions"].float() if on & {"geom", "aes"} else None
-        if "geom" in on:
-            found.add_samples("geom", box_losses(boxes, values["boxes"].float(), values["box_mask"], self.geometry))
-        if "props" in on:
-            pos_weight = self.counts.pos_weight() if self.training else None
-            losses = property_losses(values["props_logits"].float(), values["props"].float(), pos_weight)
-            found.add_samples("props", losses)
-        if "aes" in on:
-            more = (values.get("tree_parent"), values.get("mask_rate"))
-            found.add_samples("aes", aesthetic_losses(boxes, values["box_mask"], *more))
-        if "div" in on:
-            logits = values["logits"].float()
-            mean = mean_prediction(logits, diverse(values, found))
-            apart = divergence(mean, self.counts.of_classes(logits.shape[-1]), self.diversity)
-            found.add("div", (apart * found.count, found.count))
 
     def _note(self, values: Mapping[str, Tensor], found: Measurement) -> None:
         """Put down what is tracked of this batch: the values of weighed terms, labels, flags."""
@@ -263,25 +220,3 @@ class Multitask(nn.Module):
     def extra_repr(self) -> str:
         weights = ", ".join(f"{name}={self.own_weights[name]}" for name in self.wanted)
         return f"{weights}, curriculum={self.curriculum}"
-
-
-def diverse(values: Mapping[str, Tensor], found: Measurement) -> Tensor:
-    """Return which labels are to be diverse [B, ...]: where slots are hidden, not the empty ones."""
-    return found.real & (values["labels"] != EMPTY_SLOT) if "masked" in values else found.real
-
-
-def is_dynamic(loss: nn.Module) -> bool:
-    """Return whether a loss, or one inside it, weighs its terms dynamically."""
-    return any(getattr(module, "weighs_dynamically", False) for module in loss.modules())
-
-
-def refuse_stacking(inner: Mapping[str, nn.Module]) -> None:
-    """Raise UsageError if an inner loss weighs its terms dynamically."""
-    for name, loss in inner.items():
-        if is_dynamic(loss):
-            raise UsageError(
-                f"multitask cannot weigh {name} dynamically: it weighs its own terms itself ({type(loss).__name__})",
-                where=f"loss.{name}",
-                why="two dynamic weightings on top of each other work against each other",
-                do="take loss.weighting=fixed, or an inner loss with fixed weights",
-            )
