@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 from trainkit.errors import UsageError
-from trainkit_task_layout.backbones import Reader, TextBackbone, VisualBackbone, read_backbone
+from trainkit_task_layout.backbones import Reader, TextBackbone, VisualBackbone
 from trainkit_task_layout.powers import texts_of
+from trainkit_task_layout.pretrained import read_backbone
 from trainkit_task_layout.task import LayoutTask
 
 transformers = pytest.importorskip("transformers", reason="the optional package transformers is not installed")

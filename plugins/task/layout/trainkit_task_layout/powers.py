@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from trainkit.contracts import Sample
 from trainkit.errors import UsageError
 
-from .backbones import TEXT, VISUAL, Backbone, Reader, TextBackbone, VisualBackbone, read_backbone
+from .backbones import Reader, TextBackbone, VisualBackbone
 from .batch import structure_row
 from .diffusion import LayoutDiffusion
 from .encoder import Stem
 from .experts import Experts
 from .fewshot import FewShot, SupportUse
 from .presets import Size
+from .pretrained import TEXT, VISUAL, Backbone, read_backbone
 from .support import Support, support_side
 
 LONGEST_TEXT = 32
