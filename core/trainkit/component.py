@@ -19,7 +19,16 @@ from .errors import TrainkitError, UsageError, broken_plugin, did_you_mean, near
 from .hooks import RUNTIME_PARAMETERS
 from .kinds import LIST_KINDS
 from .loader.guard import ForeignError, cause_of, guarded
-from .loader.options import OptionRow, help_texts, option_rows, options_model, parameters, takes_any_keyword
+from .loader.options import (
+    InnerOption,
+    OptionRow,
+    help_texts,
+    inner_options,
+    option_rows,
+    options_model,
+    parameters,
+    takes_any_keyword,
+)
 
 _READERS = {"loss": "forward", "metric": "update"}
 
@@ -35,6 +44,7 @@ class Component:
         distribution: the distribution that offers it; '' for a file or a live object.
         version: the version of that distribution.
         is_live: whether `target` is the object rather than what makes it.
+        at: the dotted key below which its options stand, as 'loss.main'; that of its kind and name if not given.
     """
 
     kind: str
@@ -43,6 +53,7 @@ class Component:
     distribution: str = ""
     version: str = ""
     is_live: bool = False
+    at: str = ""
 
     @cached_property
     def options(self) -> type[BaseModel]:
@@ -74,13 +85,23 @@ class Component:
     def _names(self) -> list[str]:
         return [field.alias or "" for field in self.options.model_fields.values()]
 
+    @cached_property
+    def inner(self) -> dict[str, InnerOption]:
+        """Return the options that take another component."""
+        return inner_options(self.options)
+
+    @property
+    def place(self) -> str:
+        """Return the dotted key that the component's options stand below in a config."""
+        return self.at or (f"{self.kind}.{self.name}" if self.kind in LIST_KINDS else self.kind)
+
     def describe(self) -> list[OptionRow]:
         """Return a row for each option, in the order of the signature."""
         return option_rows(self.options, self.help)
 
     def key(self, option: str) -> str:
         """Return the dotted key an option has in a config."""
-        return f"{self.kind}.{self.name}.{option}" if self.kind in LIST_KINDS else f"{self.kind}.{option}"
+        return f"{self.place}.{option}"
 
     def validate(self, options: Mapping[str, Any], origin: Callable[[str], str] | None = None) -> dict[str, Any]:
         """Return all options with checked values, the defaults of those not given included.
@@ -94,8 +115,8 @@ class Component:
         """
         place = origin or (lambda _: "")
         for option in options:
-            if option.partition(".")[0] not in self._names:
-                raise unknown_key(self.key(option), [self.key(name) for name in self._names], place(option))
+            if (first := option.partition(".")[0]) not in self._names:
+                raise unknown_key(self.key(first), [self.key(name) for name in self._names], place(option))
         nested = _nested(options)
         try:
             checked = self.options.model_validate(nested)

@@ -36,19 +36,20 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
     model = draft.fresh_model()
     # What follows draws from a stream of its own, whether the model was built just now or before.
     seed_torch(settings.seed, Purpose.MODEL, 1)
-    loss = draft.parts["loss"].build()
-    made = {name: part.build() for name, part in draft.lists["metric"].items()}
+    inner: dict[str, Any] = {}
+    loss = draft.parts["loss"].build(inner)
+    made = {name: part.build(inner) for name, part in draft.lists["metric"].items()}
     metrics = [BoundMetric(name, made[full], bind_metric(made[full])) for full, name in short_names(made).items()]
-    augmenters = {name: part.build() for name, part in draft.lists["augmenter"].items()}
+    augmenters = {name: part.build(inner) for name, part in draft.lists["augmenter"].items()}
     check_fit(draft, loss, metrics, augmenters)
-    adapter = draft.parts["adapter"].build()
+    adapter = draft.parts["adapter"].build(inner)
     with asked(f"adapter {draft.config['adapter.use']}", "adapt the model"):
         model = adapter(model).to(draft.engine.device)
     loss.to(draft.engine.device)
     _apply_model_settings(model, settings)
     learnable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = draft.parts["optimizer"].build(params=parameter_groups(learnable, loss))
-    callbacks = {name: part.build() for name, part in draft.lists["callback"].items()}
+    optimizer = draft.parts["optimizer"].build(inner, params=parameter_groups(learnable, loss))
+    callbacks = {name: part.build(inner) for name, part in draft.lists["callback"].items()}
     components = {
         "loss": loss,
         "optimizer": optimizer,
@@ -57,6 +58,8 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
         **{f"metric {bound.name}": bound.metric for bound in metrics},
         **{f"callback {name}": callback for name, callback in callbacks.items()},
     }
+    # The task hears an event before all others.
+    hearers = [(f"task {draft.config['task.use']}", task), *components.items(), *inner.items(), *listeners]
     monitor, mode = monitored(settings, metrics, draft)
     loss_names = set(task.gives) if hasattr(task, "gives") else None
     return Run(
@@ -74,7 +77,7 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
         metrics=metrics,
         augmenters=tuple(augmenters.values()),
         components=components,
-        events=resolve([*components.items(), *listeners]),
+        events=resolve(hearers),
         call_model=bind_model(model),
         call_loss=bind_loss(loss) if loss_names is None else bind_loss(loss).given(loss_names),
         predicts=any(names_read(bound.update) & set(task.predicts) for bound in metrics),

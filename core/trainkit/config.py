@@ -12,6 +12,7 @@ from .tomltext import show
 
 REMOVAL = "no:"
 NOTHING = "none"
+USE = ".use"
 MAX_DEPTH = 32
 
 FALLBACK_STRATEGY = "baseline"
@@ -54,16 +55,18 @@ class Config:
         """Put a layer on top.
 
         A layer that names another component of a kind drops the options that lower layers gave to the one before:
-        a learning rate for one optimizer says nothing about another. Callbacks add up; 'no:NAME' takes one away,
-        'none' all of them.
+        a learning rate for one optimizer says nothing about another. The same holds for a part inside a part, as
+        `loss.main`. Callbacks add up; 'no:NAME' takes one away, 'none' all of them.
         """
-        # Names first: the options that come with a name in one layer are that name's own.
-        for key in sorted(layer, key=lambda k: not (k.endswith(".use") or k in LIST_KINDS)):
+        # Names first, the outer before the inner: the options that come with a name in one layer are that name's own.
+        for key in sorted(layer, key=lambda k: (not (k.endswith(USE) or k in LIST_KINDS), k.count("."))):
             new = layer[key]
-            key = self._in_full(key)
+            key = self.in_full(key)
             kind, _, option = key.partition(".")
-            if option == "use" and kind in ONE_KINDS and key in self.history and self[key] != new.value:
-                self._drop_options(kind, layer, new)
+            if key.endswith(USE) and kind in KINDS:
+                self.rename(key.removesuffix(USE), key)
+            if kind in KINDS and option and key in self.history and self[key] != new.value:
+                self._drop_options(key, layer)
             if kind in LIST_KINDS and not option:
                 new = Value(self._combined(kind, new), new.origin, new.reason)
                 self._drop_unlisted(kind, new.value)
@@ -74,22 +77,35 @@ class Config:
         if not values or values[-1] != new:
             values.append(new)
 
-    def _in_full(self, key: str) -> str:
-        """Return the key of a listed component's option, also where it is named without its file or distribution."""
-        kind, _, rest = key.partition(".")
-        name, _, option = rest.rpartition(".")
-        if kind in LIST_KINDS and name and name not in (names := self.listed(kind)):
-            return next((f"{kind}.{full}.{option}" for full in names if short_name(str(full)) == name), key)
-        return key
+    def in_full(self, key: str) -> str:
+        """Return the key that stands here for what another form of it means.
 
-    def _drop_options(self, kind: str, layer: Layer, new: Value) -> None:
-        for key in [k for k in self.history if k.startswith(f"{kind}.") and k != f"{kind}.use" and k not in layer]:
-            del self.history[key]
+        A listed component may be named without its file or distribution, and an inner one, as `loss.main.use`, by the
+        name of its option alone.
+        """
+        kind, _, rest = key.partition(".")
+        if kind in LIST_KINDS and rest and _owner(rest, names := self.listed(kind)) not in names:
+            for full in map(str, names):
+                if rest.startswith(short := f"{short_name(full)}."):
+                    key = f"{kind}.{full}.{rest.removeprefix(short)}"
+                    break
+        return key + USE if kind in KINDS and rest and key + USE in self.history else key
+
+    def rename(self, key: str, new: str) -> None:
+        """Let what was proposed under one key stand under another, unless something stands there."""
+        if key in self.history and new not in self.history and "." in key:
+            self.history[new] = self.history.pop(key)
+
+    def _drop_options(self, key: str, layer: Layer) -> None:
+        """Drop what lower layers gave to the component that a key named until now."""
+        inside = key.removesuffix("use") if key.endswith(USE) else f"{key}."
+        for old in [k for k in self.history if k.startswith(inside) and k != key and k not in layer]:
+            del self.history[old]
 
     def _drop_unlisted(self, kind: str, names: Sequence[Any]) -> None:
         """Drop the options that lower layers gave to what is no longer in the list."""
         for key in [k for k in self.history if k.startswith(f"{kind}.")]:
-            if key[len(kind) + 1 :].rpartition(".")[0] not in names:
+            if _owner(key.removeprefix(f"{kind}."), names) not in names:
                 del self.history[key]
 
     def _combined(self, kind: str, new: Value) -> list[Any]:
@@ -160,7 +176,7 @@ class Config:
                 )
         for key in self.history:
             kind, _, rest = key.partition(".")
-            name = rest.rpartition(".")[0]
+            name = _owner(rest, self.listed(kind)) if kind in LIST_KINDS else ""
             if kind in LIST_KINDS and rest and name not in self.listed(kind):
                 raise errors.UsageError(
                     f"{key}: this run has no {kind} '{name or rest}'",
@@ -188,6 +204,12 @@ def merged(layers: Sequence[Layer]) -> Config:
     for layer in layers:
         config.add(layer)
     return config
+
+
+def _owner(rest: str, names: Iterable[Any]) -> Any:
+    """Return which of the listed names an option's key begins with; what stands before its last dot if none does."""
+    owners = [name for name in names if rest.startswith(f"{name}.")]
+    return max(owners, key=lambda name: len(str(name)), default=rest.rpartition(".")[0])
 
 
 def short_name(reference: str) -> str:
@@ -240,7 +262,7 @@ def _listed(kind: str, value: Any) -> Iterator[tuple[str, Any]]:
             if not isinstance(name, str):
                 raise errors.UsageError(f"a table of {kind} needs a name", do=f'write use = "NAME" in [[{kind}]]')
             names.append(name)
-            yield from ((f"{kind}.{name}.{option}", v) for option, v in item.items() if option != "use")
+            yield from flat({option: v for option, v in item.items() if option != "use"}, f"{kind}.{name}.")
         elif item is not None:
             names.append(item)
     yield kind, names

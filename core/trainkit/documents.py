@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from .draft import Draft
 from .errors import CheckpointError, printable
 from .kinds import ONE_KINDS
 from .plan import Plan
-from .report import environment
+from .report import SKIPPED, environment
 from .request import Request
 from .rundir import RunDirectory
 from .tomltext import to_toml
@@ -19,15 +20,14 @@ from .tomltext import to_toml
 
 def write_documents(directory: RunDirectory, draft: Draft, request: Request) -> None:
     """Write the documents of a new run; plan.json comes last, and makes the directory one that can be resumed."""
-    asked: Layer = {}
-    for layer in request.layers:
-        asked.update(layer)
     resolved = {key: values[-1] for key, values in draft.config.history.items()}
-    directory.write_text("config.toml", to_toml(asked))
+    directory.write_text("config.toml", to_toml(asked_for(draft.config, request)))
     directory.write_text("resolved.toml", to_toml(resolved))
     directory.write_json("resolved.json", draft.config.document())
     directory.write_json("components.json", components_of(draft))
     directory.write_json("environment.json", environment())
+    if skipped := draft.splits.skipped:
+        directory.write_text(SKIPPED, "".join(f"{line}\n" for line in map(_skipped_line, skipped)))
     directory.write_json("plan.json", plan_document(draft))
     directory.status("running", reason="", step=0)
 
@@ -71,11 +71,28 @@ def _understood(directory: RunDirectory, name: str) -> Iterator[Any]:
         ) from error
 
 
+def _skipped_line(sample: tuple[str, str]) -> str:
+    place, reason = sample
+    return json.dumps({"place": place, "reason": reason})
+
+
+def asked_for(config: Config, request: Request) -> Layer:
+    """Return what the user said and what came into force, as one layer: the run again, by defaults and strategy."""
+    asked: Layer = {}
+    for layer in request.layers:
+        asked |= {config.in_full(key): value for key, value in layer.items()}
+    # An option of a component that a higher layer replaced says nothing about the one that came in its place.
+    return {key: v for key, v in asked.items() if key.partition(".")[0] not in ONE_KINDS or key in config}
+
+
 def components_of(draft: Draft) -> list[dict[str, str]]:
-    """Return kind, name, distribution and version of every component of a draft."""
-    rows = [part.component for part in draft.parts.values()]
-    rows += [part.component for parts in draft.lists.values() for part in parts.values()]
-    return [{"kind": c.kind, "name": c.name, "distribution": c.distribution, "version": c.version} for c in rows]
+    """Return kind, name, distribution and version of every component of a draft; of one inside another also its key."""
+    rows = []
+    for outer in draft.outer_parts():
+        for component in (part.component for part in (outer, *outer.inner())):
+            row = {name: getattr(component, name) for name in ("kind", "name", "distribution", "version")}
+            rows.append(row if component is outer.component else row | {"inside": component.place})
+    return rows
 
 
 def plan_document(draft: Draft) -> dict[str, Any]:
@@ -97,5 +114,6 @@ def plan_document(draft: Draft) -> dict[str, Any]:
             "fingerprint": draft.splits.fingerprint,
             "samples": {split: len(dataset) for split, dataset in draft.splits.items()},
             "warnings": list(draft.splits.warnings),
+            "skipped": len(draft.splits.skipped),
         },
     }

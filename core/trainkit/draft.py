@@ -14,9 +14,10 @@ import torch
 from . import engine as engines
 from .choice import choose_strategy
 from .config import Config, Layer, Value, default_layer, layer_of, merged
-from .conformity import asked, check_conformity
-from .errors import DataError, UsageError
+from .conformity import asked
+from .errors import DataError
 from .kinds import LIST_KINDS, ONE_KINDS
+from .parts import Loader, Part
 from .plan import ParameterGroup, Plan, Situation
 from .randomness import Purpose, seed_torch
 from .settings import RunSettings, check_settings
@@ -25,23 +26,8 @@ from .stages import PlannedStage, plan_stages, with_overrides
 if TYPE_CHECKING:
     from torch import nn
 
-    from .component import Component
     from .contracts import Splits, Task
     from .registry import Registry
-
-
-@dataclass(frozen=True)
-class Part:
-    """Hold a loaded component with its checked options."""
-
-    component: Component
-    options: dict[str, Any]
-
-    def build(self, **runtime: Any) -> Any:
-        """Return the live object; raise PluginError if it is not what its kind needs."""
-        made = self.component.build(self.options, **runtime)
-        check_conformity(self.component.kind, self.component.name, made)
-        return made
 
 
 @dataclass
@@ -66,6 +52,10 @@ class Draft:
         model, self.spare_model = self.spare_model, None
         return model if model is not None else _build_model(self.task, self.settings)
 
+    def outer_parts(self) -> list[Part]:
+        """Return the parts that the config names by kind; what is inside of them is theirs."""
+        return [*self.parts.values(), *(part for parts in self.lists.values() for part in parts.values())]
+
     @property
     def total_steps(self) -> int:
         """Return the number of optimizer steps of the whole run."""
@@ -83,7 +73,7 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
     Raises:
         TrainkitError: whatever is wrong with the request, the plugins or the data.
     """
-    loader = _Loader(registry, live or {})
+    loader = Loader(registry, live or {})
     below = [default_layer()]
     config = merged([*below, *user])
     task_part = loader.part("task", config)
@@ -117,7 +107,7 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
 
 def restore_draft(config: Config, plan: Plan, registry: Registry, live: Mapping[str, Any] | None = None) -> Draft:
     """Return the draft of a run that exists: its config and plan stand, nobody is asked again."""
-    loader = _Loader(registry, live or {})
+    loader = Loader(registry, live or {})
     settings = check_settings(config)
     engine = _start(settings)
     task: Task = loader.part("task", config).build()
@@ -130,7 +120,7 @@ def restore_draft(config: Config, plan: Plan, registry: Registry, live: Mapping[
 def _draft(
     config: Config,
     settings: RunSettings,
-    loader: _Loader,
+    loader: Loader,
     engine: engines.Engine,
     task: Task,
     splits: Splits,
@@ -143,37 +133,6 @@ def _draft(
     lists = {kind: loader.listed(kind, config) for kind in LIST_KINDS}
     stages = plan_stages(with_overrides(plan, config).stages, settings, splits.train)
     return Draft(config, settings, engine, task, splits, situation, plan, stages, parts, lists, loader.registry, model)
-
-
-@dataclass(frozen=True)
-class _Loader:
-    registry: Registry
-    live: Mapping[str, Any]
-
-    def part(self, kind: str, config: Config) -> Part:
-        """Load the only component of a kind and check its options."""
-        component = self.load(kind, config[f"{kind}.use"])
-        return Part(component, component.validate(config.options(kind), partial(_origin, config, kind)))
-
-    def listed(self, kind: str, config: Config) -> dict[str, Part]:
-        """Load the components of a list kind and check their options."""
-        found = {}
-        for name in config.listed(kind):
-            component = self.load(kind, name)
-            options = config.options(kind, name)
-            origin = partial(_origin, config, f"{kind}.{name}")
-            found[name] = Part(component, component.validate(options, origin))
-        return found
-
-    def load(self, kind: str, name: Any) -> Component:
-        """Load a component by name, or the live object that has this name."""
-        if not isinstance(name, str):
-            raise UsageError(f"{kind}: a name is needed (got {name!r})", do=f"trainkit plugins --kind {kind}")
-        return self.registry.load(kind, self.live.get(name, name))
-
-
-def _origin(config: Config, prefix: str, option: str) -> str:
-    return config.origin(f"{prefix}.{option}")
 
 
 def _start(settings: RunSettings) -> engines.Engine:
@@ -221,7 +180,7 @@ def _parameter_groups(model: nn.Module) -> tuple[ParameterGroup, ...]:
     return tuple(ParameterGroup(name=name, parameters=count) for name, count in counts.items())
 
 
-def _chosen_strategy(loader: _Loader, config: Config, situation: Situation) -> Value:
+def _chosen_strategy(loader: Loader, config: Config, situation: Situation) -> Value:
     if config["strategy.use"] != "auto":
         return config.history["strategy.use"][-1]
     names = loader.registry.names("strategy")

@@ -85,6 +85,7 @@ def results_of(run: Run, split: str, dataset: Dataset, limit: int | None) -> dic
             values |= run.task.predict(run.model, batch, outputs)
         for bound in run.metrics:
             bound.update(values)
+    run.inactive.note(split, losses.inactive, losses.batches)
     return losses.means(split) | metric_rows(split, run.metrics)
 
 

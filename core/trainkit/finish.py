@@ -55,6 +55,7 @@ def summary(run: Run, results: Results, best_step: int | None) -> dict[str, Any]
         "skipped_updates": run.moment.skipped_total,
         "stop_reason": run.stop_reason,
         "stages_ended_early": run.stage_reasons,
+        "inactive_terms": run.inactive.shares(),
         "monitor": run.monitor,
         "best": run.best.value,
         "best_step": run.best.step if run.best.value is not None else best_step,

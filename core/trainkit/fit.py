@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .binding import Binding, bind_loss, bind_metric
 from .errors import parts_do_not_fit, unknown_key
+from .parts import Loader
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,7 +59,7 @@ def fitting(draft: Draft, kind: str, gives: set[str]) -> list[str]:
     names = []
     for name in draft.registry.names(kind):
         try:
-            live = draft.registry.load(kind, name).build({})
+            live = Loader(draft.registry, {}).default(kind, name).build()
             reads = set(live.reads) if kind == "augmenter" else {value for _, value in binders[kind](live).required}
         except Exception:  # noqa: S112 - one that cannot be built with its defaults is no suggestion
             continue

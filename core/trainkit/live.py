@@ -19,7 +19,7 @@ from .evaluation import Interrupted
 from .events import EventLists
 from .moment import Moment
 from .plan import Plan
-from .record import Forecast, Gathered
+from .record import Forecast, Gathered, InactiveTerms
 from .settings import RunSettings
 from .stages import PlannedStage
 
@@ -81,6 +81,7 @@ class Run:
     metrics_file: MetricsFile | None = None
     moment: Moment = field(default_factory=Moment)
     gathered: Gathered = field(default_factory=Gathered)
+    inactive: InactiveTerms = field(default_factory=InactiveTerms)
     forecast: Forecast = field(default_factory=Forecast)
     best: Best = field(default_factory=Best)
     batch: Batch | None = None

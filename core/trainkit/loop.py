@@ -180,6 +180,7 @@ def backward(run: Run, window: list[dict[str, Any]]) -> Any:
     for cpu_batch in window:
         batch: Batch = run.engine.place(cpu_batch)
         _, loss = run.forward(batch)
+        run.inactive.note("train", dict.fromkeys(loss.inactive, 1))
         for hear in run.events.on_loss:
             loss = hear(run, batch, loss) or loss
         if guess is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .contracts import LossOutput
+
+_log = logging.getLogger(__name__)
 
 Pair = tuple["Tensor", "Tensor | float"]
 
@@ -25,16 +28,54 @@ class LossPairs:
 
     def __init__(self, pairs: Mapping[str, list[Pair]] | None = None) -> None:
         self.by_name: dict[str, list[Pair]] = dict(pairs or {})
+        self.batches = 0
+        self.inactive: dict[str, int] = {}
 
     def add(self, loss: LossOutput) -> None:
         """Take the loss of a batch."""
         self.by_name.setdefault("", []).append((loss.sum.detach(), loss.count))
         for name, pair in loss.parts.items():
             self.by_name.setdefault(name, []).append(pair)
+        self.batches += 1
+        for name in loss.inactive:
+            self.inactive[name] = self.inactive.get(name, 0) + 1
 
     def means(self, split: str) -> dict[str, float]:
         """Return the mean losses of a split by tag."""
         return {f"{split}/loss" + (f"/{name}" if name else ""): mean_of(p) for name, p in self.by_name.items()}
+
+
+class InactiveTerms:
+    """Count the batches in which a wanted term of the loss could not be computed; warn of each term once a run."""
+
+    def __init__(self) -> None:
+        self.batches: dict[str, int] = {}
+        self.missed: dict[str, dict[str, int]] = {}
+
+    def note(self, split: str, missed: Mapping[str, int], batches: int = 1) -> None:
+        """Note in how many of some batches of a split terms were missing, by name."""
+        self.batches[split] = self.batches.get(split, 0) + batches
+        for name, times in missed.items():
+            if name not in self.missed:
+                _log.warning("the loss's term '%s' is left out: a batch of %s lacks what it reads", name, split)
+            counts = self.missed.setdefault(name, {})
+            counts[split] = counts.get(split, 0) + times
+
+    def shares(self) -> dict[str, dict[str, float]]:
+        """Return for each term that was ever missing the share of batches without it, by split."""
+        return {
+            name: {split: times / self.batches[split] for split, times in counts.items()}
+            for name, counts in sorted(self.missed.items())
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts, as JSON."""
+        return {"batches": dict(self.batches), "missed": {name: dict(counts) for name, counts in self.missed.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.batches = dict(state["batches"])
+        self.missed = {name: dict(counts) for name, counts in state["missed"].items()}
 
 
 class Gathered:

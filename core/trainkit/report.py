@@ -16,7 +16,7 @@ from .rundir import rows
 if TYPE_CHECKING:
     from .rundir import RunDirectory
 
-REPORT, CARD = "report.html", "README.md"
+REPORT, CARD, SKIPPED = "report.html", "README.md", "skipped.jsonl"
 ENVIRONMENT_VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG")
 
 LIBRARIES = ("trainkit-core", "trainkit-cli", "numpy", "safetensors", "pluggy", "pydantic", "transformers", "peft")
@@ -58,8 +58,13 @@ class Facts:
         return found
 
     def notes(self) -> list[str]:
-        """Return the plan's notes and the data's warnings."""
-        return [*self.plan.get("plan", {}).get("notes", ()), *self.data().get("warnings", ())]
+        """Return the plan's notes, the data's warnings, and what was left out: samples, and terms of the loss."""
+        notes = [*self.plan.get("plan", {}).get("notes", ()), *self.data().get("warnings", ())]
+        if skipped := self.data().get("skipped", 0):
+            were = "was" if skipped == 1 else "were"
+            notes.append(f"{counted(skipped, 'sample')} {were} left out on request: see {SKIPPED}")
+        inactive = self.summary.get("inactive_terms", {})
+        return [*notes, *(inactive_note(term, shares) for term, shares in inactive.items())]
 
 
 def write_report(directory: RunDirectory) -> None:
@@ -209,6 +214,23 @@ def _selection(selection: Mapping[str, Any]) -> str:
 def counted(count: Any, noun: str) -> str:
     """Return a number with its noun, in the plural where it is not one."""
     return f"{number(count)} {noun}" + ("" if count == 1 else "s")
+
+
+def inactive_note(term: str, shares: Mapping[str, float]) -> str:
+    """Return what to say of a term of the loss that lacked its inputs in these shares of the batches, by split."""
+    parts = [
+        f"in all batches of {split}" if share == 1 else f"in {number(100 * share)} % of the batches of {split}"
+        for split, share in shares.items()
+    ]
+    return f"the loss's term '{term}' was left out {', '.join(parts)}: what it reads is missing there"
+
+
+def component_rows(components: Sequence[Mapping[str, str]]) -> list[list[str]]:
+    """Return kind, name, distribution and version of each component; of one inside another its key for the kind."""
+    return [
+        [c.get("inside") or c.get("kind", ""), *(c.get(key, "") for key in ("name", "distribution", "version"))]
+        for c in components
+    ]
 
 
 def value_text(value: Any) -> str:

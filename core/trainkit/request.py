@@ -52,9 +52,21 @@ def request_of(
         items = given if isinstance(given, list | tuple) else [given]
         names = [_name_of(item, live) for item in items]
         layer[kind] = names if kind in LIST_KINDS else names[0]
+    asked = _with_names(settings or {}, live)
     files = [read_file(Path(config))] if config is not None else []
-    arguments = layer_of(layer, "argument") | layer_of(settings or {}, "settings argument")
+    arguments = layer_of(layer, "argument") | layer_of(asked, "settings argument")
     return Request([*files, environment_layer(), arguments], live, registry or Registry(), listeners)
+
+
+def _with_names(settings: Mapping[str, Any], live: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with names in place of live objects, as in {"loss.main": MyLoss()}."""
+    named: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            named[key] = _with_names(value, live)
+        else:
+            named[key] = _name_of(value, live) if callable(value) else value
+    return named
 
 
 def _name_of(item: Any, live: dict[str, Any]) -> str:

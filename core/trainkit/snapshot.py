@@ -69,6 +69,8 @@ def restore(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
         component.load_state_dict(state["components"][label])
     run.moment.load_state_dict(state["moment"])
     run.gathered.load_state_dict(state["gathered"])
+    if "inactive" in state:
+        run.inactive.load_state_dict(state["inactive"])
     run.best.value, run.best.step = state["best"]
     run.stop_reason = state["stop_reason"]
     run.stage_reasons = state["stage_reasons"]
@@ -120,6 +122,7 @@ def _state(run: Run) -> dict[str, Any]:
         "moment": run.moment.state_dict(),
         "best": [run.best.value, run.best.step],
         "gathered": run.gathered.state_dict(),
+        "inactive": run.inactive.state_dict(),
         "scheduler": run.scheduler.state_dict() if run.scheduler is not None else {},
         "scaler": run.scaler.state_dict() if run.scaler is not None else {},
         "components": {label: component.state_dict() for label, component in _stateful(run).items()},

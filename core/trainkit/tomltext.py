@@ -44,7 +44,9 @@ def to_toml(values: Mapping[str, Value]) -> str:
             for name in names:
                 own = {k: v for k, v in values.items() if k.startswith(f"{kind}.{name}.")}
                 lines = [_assignment("use", replace(values[key], value=name))]
-                blocks[f"[[{kind}]] {name}"] = lines + [_assignment(k.rpartition(".")[2], v) for k, v in own.items()]
+                blocks[f"[[{kind}]] {name}"] = lines + [
+                    _assignment(k.removeprefix(f"{kind}.{name}."), v) for k, v in own.items()
+                ]
         elif kind not in LIST_KINDS:
             table, _, name = key.rpartition(".")
             blocks.setdefault(f"[{table}]" if table else "", []).append(_assignment(name, values[key]))

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
+from trainkit.nested import Inner
+
 Target = Callable[..., Any]
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -45,6 +47,18 @@ class OptionRow(NamedTuple):
     type: str
     default: Any
     help: str
+
+
+class InnerOption(NamedTuple):
+    """Describe an option that takes another component.
+
+    Args:
+        kind: kind of that component.
+        may_be_none: whether it can do without.
+    """
+
+    kind: str
+    may_be_none: bool
 
 
 def parameters(target: Target) -> dict[str, inspect.Parameter]:
@@ -145,10 +159,30 @@ def _annotation(field: FieldInfo) -> Any:
     return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
 
 
+def inner_options(model: type[BaseModel]) -> dict[str, InnerOption]:
+    """Return the options of a model that take another component, by name."""
+    found = {field.alias or "": _inner_kinds(_annotation(field)) for field in model.model_fields.values()}
+    return {name: InnerOption(*inner) for name, inner in found.items() if inner is not None}
+
+
+def _inner_kinds(annotation: Any) -> tuple[str, bool] | None:
+    """Return the kind of component that a type stands for and whether None will do; None for any other type."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        mark = next((item for item in arguments[1:] if isinstance(item, Inner)), None)
+        return (mark.kind, False) if mark is not None else _inner_kinds(arguments[0])
+    if origin in (typing.Union, types.UnionType):
+        found = next((inner for argument in arguments if (inner := _inner_kinds(argument)) is not None), None)
+        return (found[0], type(None) in arguments) if found is not None else None
+    return None
+
+
 def type_text(annotation: Any) -> str:
     """Return a type with its bounds as people read it, as 'float > 0' or 'int or none'."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
+        if mark := next((item for item in arguments[1:] if isinstance(item, Inner)), None):
+            return f"{mark.kind} by name"
         bounds = [text for item in arguments[1:] for text in _bounds(item)]
         return " ".join([type_text(arguments[0]), " and ".join(bounds)]).strip()
     if origin is Literal:

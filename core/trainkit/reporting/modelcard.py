@@ -6,7 +6,17 @@ import re
 from collections.abc import Sequence
 
 from trainkit.errors import printable
-from trainkit.report import Facts, counted, duration, number, readable, result_table, stage_table, value_text
+from trainkit.report import (
+    Facts,
+    component_rows,
+    counted,
+    duration,
+    number,
+    readable,
+    result_table,
+    stage_table,
+    value_text,
+)
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
@@ -94,9 +104,7 @@ def _shell(name: str) -> str:
 
 def _made_with(facts: Facts) -> str:
     head = ["kind", "component", "distribution", "version"]
-    components = _table(
-        head, [[c.get(key, "") for key in ("kind", "name", "distribution", "version")] for c in facts.components]
-    )
+    components = _table(head, component_rows(facts.components))
     known = facts.environment
     machine = ", ".join(
         f"{key} {text(known[key])}"

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from trainkit.errors import printable
-from trainkit.report import Facts, duration, number, readable, result_table, stage_table, value_text
+from trainkit.report import Facts, component_rows, duration, number, readable, result_table, stage_table, value_text
 
 from .chart import Points, chart
 from .runpictures import figures
@@ -87,7 +87,7 @@ def _section(title: str, content: str) -> str:
 
 
 def _subtitle(facts: Facts) -> str:
-    by_kind = {c.get("kind"): c.get("name", "") for c in facts.components}
+    by_kind = {c.get("kind"): c.get("name", "") for c in facts.components if "inside" not in c}
     parts = [
         f"{kind} {by_kind[kind]}" for kind in ("task", "strategy", "loss", "optimizer", "scheduler") if kind in by_kind
     ]
@@ -185,10 +185,7 @@ def _settings(config: Mapping[str, tuple[Any, str, str]]) -> str:
 
 
 def _components(components: Sequence[Mapping[str, str]]) -> str:
-    keys = ("kind", "name", "distribution", "version")
-    return _table(
-        ["kind", "component", "distribution", "version"], [[c.get(key, "") for key in keys] for c in components]
-    )
+    return _table(["kind", "component", "distribution", "version"], component_rows(components))
 
 
 def _environment(known: Mapping[str, Any]) -> str:

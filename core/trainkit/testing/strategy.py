@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from trainkit.config import default_layer, layer_of, merged
 from trainkit.kinds import LIST_KINDS, ONE_KINDS
+from trainkit.parts import Loader
 from trainkit.plan import ParameterGroup, Plan, Situation
 from trainkit.registry import Registry
 from trainkit.settings import check_settings
@@ -80,19 +81,18 @@ class StrategyConformance(ComponentConformance):
 
     def test_settings_exist(self) -> None:
         """Every setting is one of the run's, or an option of a component that the plan names; its value is valid."""
-        registry = Registry()
+        loader = Loader(Registry(), {})
         for plan in self.plans():
             proposed = layer_of({key: setting.value for key, setting in plan.settings.items()}, "plan")
             config = merged([default_layer(), proposed])
             check_settings(config)
             config.check_lists()
             for kind in ONE_KINDS:
-                if options := config.options(kind):
+                if config.options(kind):
                     assert f"{kind}.use" in proposed, f"the plan sets {kind} options but names no {kind}"
-                    registry.load(kind, config[f"{kind}.use"]).validate(options)
+                    loader.part(kind, config)
             for kind in LIST_KINDS:
-                for name in config.listed(kind):
-                    registry.load(kind, name).validate(config.options(kind, name))
+                loader.listed(kind, config)
 
     def test_chooses_no_strategy_and_no_task(self) -> None:
         """A plan neither names a strategy nor a task: those were chosen before it was asked."""

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from trainkit.binding import bind_loss, bind_model
-from trainkit.config import DEFAULTS, default_layer, layer_of, merged
+from trainkit.config import default_layer, layer_of, merged
 from trainkit.contracts import SAMPLE_ID, Splits
 from trainkit.live import as_loss, as_mapping
+from trainkit.parts import Loader
 from trainkit.registry import Registry
 
 from .component import ComponentConformance, plain, same
@@ -44,8 +45,7 @@ class TaskConformance(TaskPowers, ComponentConformance):
     def loss(self, task: Any) -> nn.Module:
         """Return the loss that the task trains with by default."""
         config = merged([default_layer(), layer_of(task.defaults, "task")])
-        component = Registry().load("loss", config["loss.use"])
-        loss: nn.Module = component.build(component.validate(config.options("loss")))
+        loss: nn.Module = Loader(Registry(), {}).part("loss", config).build()
         return loss
 
     def outputs(self, model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -172,10 +172,9 @@ class TaskConformance(TaskPowers, ComponentConformance):
 
     def test_defaults_exist(self) -> None:
         """The components that the task proposes are installed, and take the options that it proposes."""
-        registry = Registry()
+        loader = Loader(Registry(), {})
         config = merged([default_layer(), layer_of(self.build().defaults, "task")])
         for kind in ("loss", "optimizer", "scheduler", "adapter"):
-            registry.load(kind, config.get(f"{kind}.use", DEFAULTS[f"{kind}.use"])).validate(config.options(kind))
+            loader.part(kind, config)
         for kind in ("metric", "augmenter", "callback"):
-            for name in config.listed(kind):
-                registry.load(kind, name).validate(config.options(kind, name))
+            loader.listed(kind, config)
