@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import random
 from dataclasses import replace
@@ -12,12 +13,14 @@ from torch.nn import functional as F
 from trainkit.errors import UsageError
 from trainkit_task_layout import sampler
 from trainkit_task_layout.autoregressive import Trail, kind_of
-from trainkit_task_layout.canvas import PAD_CLASS
+from trainkit_task_layout.canvas import PAD_CLASS, PLACES
 from trainkit_task_layout.diffusion import Canvas
 from trainkit_task_layout.encoder import PageEncoder
+from trainkit_task_layout.layers import ANCESTORS
+from trainkit_task_layout.linear import delinearise
 from trainkit_task_layout.noise import guided, mask_rate, still_hidden, time_of
-from trainkit_task_layout.order_diffusion import NODE_INPUTS, STRUCTURE_INPUTS, DiffusionOrder
-from trainkit_task_layout.order_words import trail_of
+from trainkit_task_layout.order_diffusion import STRUCTURE_INPUTS, DiffusionOrder
+from trainkit_task_layout.order_words import trail_of, words_of_pointed
 from trainkit_task_layout.presets import Size, parameter_count
 from trainkit_task_layout.sampler import Sampling, generate
 from trainkit_task_layout.task import LayoutTask
@@ -42,6 +45,11 @@ def made(splits, count: int = 6, **options):
         # Gates begin at 0: a fresh model would look at nothing, and pass whatever its masks are.
         parameter.data += 0.1 * torch.randn_like(parameter)
     return task, model, task.collate(splits.train.__getitems__(list(range(count))))
+
+
+def taken_of(model, batch):
+    """Return what the model takes from a batch."""
+    return {name: batch[name] for name in inspect.signature(model.forward).parameters if name in batch}
 
 
 def canvas_of(batch) -> Canvas:
@@ -80,7 +88,8 @@ def test_where_padding_stands_and_what_it_holds_changes_nothing(splits):
     torch.manual_seed(1)
     hidden = (torch.rand(batch["labels"].shape) < 0.5) & (batch["slot_levels"] >= 0)
     times = torch.linspace(0.2, 0.9, len(hidden))
-    before = model.outputs(model.decoder(canvas_of(batch), hidden, times, read(model, batch)), read(model, batch))
+    memory, canvas = read(model, batch), canvas_of(batch)
+    before = model.outputs(model.decoder(canvas, hidden, times, memory), memory, canvas)
     nowhere = ~batch["struct_mask"]
     assert nowhere.any()
     other = {**batch, "struct_ids": batch["struct_ids"].masked_fill(nowhere, 7)}
@@ -107,8 +116,8 @@ def test_where_padding_stands_and_what_it_holds_changes_nothing(splits):
     for i, places in enumerate(spread):
         for slot, place in places.items():
             hidden_there[i, place] = hidden[i, slot]
-    memory = read(model, other)
-    after = model.outputs(model.decoder(canvas_of(other), hidden_there, times, memory), memory)
+    memory, canvas = read(model, other), canvas_of(other)
+    after = model.outputs(model.decoder(canvas, hidden_there, times, memory), memory, canvas)
     for name in ("logits", "pointer_logits", "box_predictions"):
         for i, places in enumerate(spread):
             there = after[name][i, list(places.values())]
@@ -277,8 +286,7 @@ def test_learns_eight_samples_by_heart(splits):
     torch.manual_seed(0)
     model = task.build_model()
     batch = task.collate(splits.train.__getitems__(list(range(8))))
-    taken = {name: batch[name] for name in ("labels", "slot_levels", "slot_paths", "tree_parent", "sources")}
-    taken |= {name: batch[name] for name in ("pixel_values", *NODE_INPUTS)}
+    taken = taken_of(model, batch)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=300)
     right = total = 0
@@ -296,40 +304,53 @@ def test_learns_eight_samples_by_heart(splits):
 
 
 def test_trail_follows_any_words():
-    words = ["grid", "column$1"]
+    words, siblings = ["grid", "column$1"], {"grid": 1.5, "column$1": 3.0}
     vocabulary = Vocabulary(words, pointers=8)
     names = [*vocabulary.words, *(f"@{i}" for i in range(8))]
     kinds = torch.tensor([kind_of(name, i) for i, name in enumerate(names)])
+    usual = torch.tensor([siblings.get(name, 1.0) for name in names])
     generator = random.Random(0)
     for levels in (1, 3, 8):
         for _ in range(20):
             row = generator.choices([*words, "{", "}", "@3", "$1"], weights=[4, 4, 3, 3, 2, 1], k=60)
-            trail, rows = Trail(1, levels, torch.device("cpu")), []
+            trail, rows, places = Trail(1, levels, torch.device("cpu")), [], []
             for number in vocabulary.encode(row):
                 rows.append(trail.rows()[0].tolist())
-                trail.follow(kinds[torch.tensor([[number]])])
-            assert rows == trail_of(row, levels)
+                places.append(trail.places()[0].tolist())
+                trail.follow(kinds[torch.tensor([[number]])], usual[torch.tensor([[number]])])
+            expected_rows, expected_places = trail_of(row, levels, siblings)
+            assert rows == expected_rows
+            torch.testing.assert_close(torch.tensor(places), torch.tensor(expected_places))
+
+
+def test_any_words_are_a_layout_that_can_be_written_again():
+    generator = random.Random(0)
+    for _ in range(200):
+        row = generator.choices(["grid", "column", "$1", "$2", "{", "}", "@3", "@7", "<unk>"], k=30)
+        layout = delinearise(row)
+        again = delinearise(words_of_pointed(layout))
+        assert again["children"] == layout["children"]
 
 
 def test_writing_with_the_cache_equals_writing_without(splits):
     task, model, batch = made(splits, order="left-to-right")
+    inputs = {name: value for name, value in taken_of(model, batch).items() if not name.startswith(("labels", "word"))}
+    levels, compared = task.size.places // PLACES, 0
     with torch.no_grad():
         memory = read(model, batch)
         written = model.generate(memory, 24)
         allowed = model.allowed(memory)
-        levels = task.size.places // 16
-        compared = 0
         for position in range(written.shape[1]):
             asked = torch.cat([written[:, :position], torch.zeros(6, 1, dtype=torch.long)], dim=1)
             words = [task.order.vocabulary.decode(row) for row in written[:, :position].tolist()]
             going = [i for i, row in enumerate(words) if len(row) == position and "<end>" not in row]
             if not going:
                 break
-            paths = torch.full((6, position + 1, levels), -1)
+            paths, places = torch.full((6, position + 1, levels), -1), torch.full((6, position + 1, ANCESTORS), -1.0)
             for i in going:
-                paths[i] = torch.tensor(trail_of([*words[i], "<pad>"], levels))
-            structure = {name: batch[name] for name in NODE_INPUTS}
-            logits = model(asked, paths, batch["pixel_values"], **structure)["logits"][:, -1:]
+                along, shares = trail_of([*words[i], "<pad>"], levels, task.order.siblings)
+                paths[i], places[i] = torch.tensor(along), torch.tensor(shares)
+            logits = model(asked, paths, places, **inputs)["logits"][:, -1:]
             best = logits.masked_fill(~allowed, float("-inf")).argmax(-1)[:, 0]
             assert torch.equal(best[going], written[going, position])
             compared += len(going)
