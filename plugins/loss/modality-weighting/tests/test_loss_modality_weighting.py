@@ -80,6 +80,10 @@ class TestPredictor(_Weighed):
         return {"visual_features": visual, "structural_features": structural}
 
 
+class TestEveryDefault(LossConformance):
+    component = "modality-weighting"
+
+
 class TestAroundCrossEntropy(LossConformance):
     component = "modality-weighting"
     options = {"main": "cross-entropy"}

@@ -85,6 +85,10 @@ class TestCov(_Aligned):
     options = {"mode": "cov", "terms": ("base", "align")}
 
 
+class TestEveryDefault(LossConformance):
+    component = "variance-aware"
+
+
 class TestWithoutAlignment(LossConformance):
     component = "variance-aware"
     options = {"main": {"use": "cross-entropy", "label_smoothing": 0.1}}
