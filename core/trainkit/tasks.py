@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .config import Config, short_name
-from .conformity import check_conformity
 from .contracts import Answers, Pictures
 from .errors import UsageError
+from .parts import Loader
 
 if TYPE_CHECKING:
     from .contracts import Task
@@ -19,12 +19,7 @@ POWERS: dict[type[Any], str] = {Answers: "answer new inputs", Pictures: "show it
 
 def build_task(config: Config, registry: Registry, live: Mapping[str, Any]) -> Task:
     """Return the task of a config with its checked options; it has read nothing yet."""
-    name = config["task.use"]
-    if not isinstance(name, str):
-        raise UsageError(f"task: a name is needed (got {name!r})", do="trainkit plugins --kind task")
-    component = registry.load("task", live.get(name, name))
-    task: Task = component.build(component.validate(config.options("task"), lambda o: config.origin(f"task.{o}")))
-    check_conformity("task", name, task)
+    task: Task = Loader(registry, live).part("task", config).build()
     return task
 
 
