@@ -6,8 +6,9 @@ Edits of the page then need no bookkeeping: names in the layout's keys are writt
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain as chained
 from typing import Any
 
 _ANNOTATION = re.compile(r"\['[^'\[\]]*'\]")
@@ -26,7 +27,7 @@ class Element:
     @property
     def name(self) -> str:
         """Return the key without annotations, as keys of the layout cite it."""
-        return _ANNOTATION.sub("", self.key)
+        return _ANNOTATION.sub("", self.key) if "[" in self.key else self.key
 
     def walk(self) -> Iterator[Element]:
         """Yield the nodes in pre-order."""
@@ -91,15 +92,15 @@ def link(structure: Tree, layout: Tree) -> Linked | None:
     free one anywhere.
     """
     page = _element(structure)
-    free = list(page.walk())
+    free = {id(element): element for element in page.walk()}
 
     def visit(tree: Tree, scope: Element) -> Target | None:
         stem, names = tree["key"].split("@")[0], _SOURCE.findall(tree["key"])
-        chain = _chain([_ANNOTATION.sub("", name) for name in names], [*scope.walk(), *free], {id(e) for e in free})
+        chain = _chain([_ANNOTATION.sub("", name) for name in names], chained(scope.walk(), free.values()), free)
         if chain is None:
             return None
         for element in chain:
-            free.remove(element)
+            del free[id(element)]
         children = []
         for child in tree["children"]:
             made = visit(child, chain[-1] if chain else scope)
@@ -116,7 +117,7 @@ def _element(tree: Tree) -> Element:
     return Element(tree["key"], [_element(child) for child in tree["children"]], dict(tree["attributes"]))
 
 
-def _chain(names: list[str], candidates: list[Element], free: set[int]) -> list[Element] | None:
+def _chain(names: list[str], candidates: Iterable[Element], free: Container[int]) -> list[Element] | None:
     """Return the first free candidate of the first name whose descendants, level by level, have the other names."""
     if not names:
         return []
