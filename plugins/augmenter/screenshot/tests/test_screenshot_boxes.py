@@ -10,7 +10,7 @@ from trainkit_augmenter_screenshot.colour import LUMA, colour_matrix, mean_luma,
 from trainkit_augmenter_screenshot.draws import PROBABILITIES, Changes, draw, ranges_of
 from trainkit_augmenter_screenshot.geometry import matrix_of, moved_boxes, perspective
 from trainkit_augmenter_screenshot.screenshot import ScreenshotAugmenter
-from trainkit_augmenter_screenshot.trees import moved_layout, moved_structure, walk
+from trainkit_augmenter_screenshot.trees import moved_and_pruned, moved_in_place, walk
 
 
 def shares(x0, y0, x1, y1, side=100):
@@ -119,7 +119,7 @@ def test_a_lost_part_of_a_layout_goes_with_its_subtree_and_numbers_close_up():
         tree("grid@g", tree("text@h", box=shares(5, 55, 30, 80))),
         box=shares(0, 0, 100, 100),
     )
-    result = moved_layout(layout, LEFT, 100, 100)
+    result = moved_and_pruned(layout, LEFT, 100, 100)
     assert [node["key"] for node in walk(result)] == ["section@a", "column@d", "text@e", "column$1", "text@f"]
     assert edges(boxes_in(result)["text@e"]) == pytest.approx([10, 5, 30, 30])
     assert "box" not in result["children"][1]["attributes"]
@@ -127,8 +127,8 @@ def test_a_lost_part_of_a_layout_goes_with_its_subtree_and_numbers_close_up():
 
 def test_a_layout_of_which_nothing_is_left_is_none():
     part = tree("text", box=shares(5, 5, 30, 30))
-    assert moved_layout(tree("", part), LEFT, 100, 100) is None
-    assert moved_layout(part, LEFT, 100, 100) is None
+    assert moved_and_pruned(tree("", part), LEFT, 100, 100) is None
+    assert moved_and_pruned(part, LEFT, 100, 100) is None
 
 
 def test_a_lost_node_of_the_structure_stays_without_its_box_and_without_those_below():
@@ -138,7 +138,7 @@ def test_a_lost_node_of_the_structure_stays_without_its_box_and_without_those_be
         tree("p.d", box=shares(60, 40, 80, 60), src="x"),
         box=shares(0, 0, 100, 100),
     )
-    result = moved_structure(structure, LEFT, 100, 100)
+    result = moved_in_place(structure, LEFT, 100, 100)
     assert [node["key"] for node in walk(result)] == [node["key"] for node in walk(structure)]
     boxes = boxes_in(result)
     assert boxes["div.b"] is None
@@ -146,6 +146,24 @@ def test_a_lost_node_of_the_structure_stays_without_its_box_and_without_those_be
     assert edges(boxes["p.d"]) == pytest.approx([10, 40, 30, 60])
     assert result["children"][0]["children"][0]["attributes"] == {"text": "go"}
     assert result["children"][1]["attributes"]["src"] == "x"
+
+
+def test_a_layout_keeps_its_parts_where_a_structure_still_has_them():
+    image = np.full((100, 100, 3), 200, np.uint8)
+    structure = tree("div.a", tree("p.b", box=shares(5, 5, 30, 30)), tree("p.c", box=shares(60, 60, 80, 85)))
+    parts = tree("text@p.b", box=shares(5, 5, 30, 30)), tree("text@p.c", box=shares(60, 60, 80, 85))
+    layout = tree("section@div.a", *parts)
+    ranges = {"shift": (-0.29, -0.29), "scale": (1.0, 1.0), "rotation": (0.0, 0.0)}
+    augment = ScreenshotAugmenter(ranges=ranges, probabilities={"spatial": 1.0, "perspective": 0.0})
+    both = {"image": image, "structure": structure, "layout": layout}
+    result = augment(both, np.random.default_rng(0))
+    assert [node["key"] for node in walk(result["layout"])] == ["section@div.a", "text@p.b", "text@p.c"]
+    for tree_name in ("structure", "layout"):
+        lost, kept = result[tree_name]["children"]
+        assert "box" not in lost["attributes"]
+        assert edges(kept["attributes"]["box"]) == pytest.approx([31, 31, 51, 56])
+    alone = augment({**both, "structure": None}, np.random.default_rng(0))
+    assert [node["key"] for node in walk(alone["layout"])] == ["section@div.a", "text@p.c"]
 
 
 @st.composite
@@ -167,7 +185,7 @@ def boxed_trees(draw_):
 @settings(deadline=None)
 def test_boxes_stay_in_the_picture_and_parents_hold_their_children(root, seed):
     matrix = matrix_of(draw(ranges_of(1), PROBABILITIES, (512,), np.random.default_rng(seed)), 300, 300)
-    for move in (moved_structure, moved_layout):
+    for move in (moved_in_place, moved_and_pruned):
         result = move(root, matrix, 300, 300)
         for node in walk(result) if result else ():
             box = node["attributes"].get("box")

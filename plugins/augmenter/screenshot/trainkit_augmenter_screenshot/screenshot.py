@@ -15,7 +15,7 @@ from .draws import PROBABILITIES, RESOLUTIONS, Chance, Changes, Interval, Phase,
 from .geometry import matrix_of
 from .noise import STEPS, Noise
 from .recipe import Recipe, recipe
-from .trees import has_boxes, moved_layout, moved_structure
+from .trees import has_boxes, moved_and_pruned, moved_in_place
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 WHITE = (255, 255, 255)
@@ -27,7 +27,7 @@ class ScreenshotAugmenter:
     Transforms, ranges and probabilities are those of table 5.1, boxes follow by the rules of 5.2. All geometry is one
     homography and one resampling, all colour one matrix; the order is resolution, geometry, blur, colour, noise. A
     picture is never mirrored, as left and right are part of the layout. A sample without a picture passes unchanged.
-    Geometry that would move the whole layout out of the picture is left out.
+    Geometry that would move every box out of the picture is left out.
 
     Args:
         phase: whose ranges of 5.1 are taken; 1 (few samples) varies most, 4 least.
@@ -103,10 +103,11 @@ class ScreenshotAugmenter:
 def _moved(
     sample: Sample, boxed: list[str], matrix: np.ndarray | None, width: int, height: int
 ) -> dict[str, Any] | None:
-    """Return the trees whose boxes move, or None where nothing of the layout would be left."""
+    """Return the trees whose boxes move, or None where a tree would keep none of them."""
     if matrix is None:
         return {}
-    move: dict[str, Callable[..., Any]] = {"structure": moved_structure, "layout": moved_layout}
+    # A layout that names nodes of a structure keeps what the structure keeps.
+    move = {"structure": moved_in_place, "layout": moved_in_place if sample.get("structure") else moved_and_pruned}
     trees = {name: move[name](sample[name], matrix, width, height) for name in boxed}
     return None if any(tree is None for tree in trees.values()) else trees
 

@@ -25,22 +25,25 @@ def has_boxes(tree: Tree | None) -> bool:
     return tree is not None and any("box" in node["attributes"] for node in walk(tree))
 
 
-def moved_structure(tree: Tree, matrix: np.ndarray, width: int, height: int) -> Tree:
-    """Return a copy of a page's structure with its boxes moved.
+def moved_in_place(tree: Tree, matrix: np.ndarray, width: int, height: int) -> Tree | None:
+    """Return a copy of a tree with its boxes moved and all its nodes; None if no box is left.
 
-    A node that is lost keeps its place in the tree, as the page still has it and the layout may name it: it and what
-    is below it have no box any more. [reading: 5.2 speaks of dropping; a dropped node would leave sources dangling]
+    For a structure, and for a layout that is made of one: what is lost to the picture is still there, and named. A node
+    that is lost has no box any more, nor has any below it. [reading: 5.2 speaks of dropping, which would leave sources
+    dangling, and teach a model to pass over thin elements that it can read in the structure]
     """
-    return _Moved(tree, matrix, width, height).structure(tree, False)[0]
+    made = _Moved(tree, matrix, width, height).in_place(tree, False)[0]
+    return made if has_boxes(made) else None
 
 
-def moved_layout(tree: Tree, matrix: np.ndarray, width: int, height: int) -> Tree | None:
-    """Return a copy of a layout with its boxes moved, without the parts that are lost; None if nothing is left.
+def moved_and_pruned(tree: Tree, matrix: np.ndarray, width: int, height: int) -> Tree | None:
+    """Return a copy of a layout with its boxes moved, without the parts that are lost; None if no box is left.
 
-    With a part goes its subtree; a group that lost all its parts goes too; numbered siblings are numbered anew.
+    For a layout that is made of the picture alone. With a part goes its subtree; a group that lost all its parts goes
+    too; numbered siblings are numbered anew.
     """
-    made = _Moved(tree, matrix, width, height).layout(tree)
-    return None if made is None else made[0]
+    made = _Moved(tree, matrix, width, height).pruned(tree)
+    return made[0] if made is not None and has_boxes(made[0]) else None
 
 
 class _Moved:
@@ -57,17 +60,17 @@ class _Moved:
             for node, hull, is_kept in zip(nodes, hulls, kept.tolist(), strict=True)
         }
 
-    def structure(self, tree: Tree, lost: bool) -> tuple[Tree, Hull | None]:
+    def in_place(self, tree: Tree, lost: bool) -> tuple[Tree, Hull | None]:
         own = self.hulls.get(id(tree))
         lost = lost or (own is None and id(tree) in self.hulls)
-        made = [self.structure(child, lost) for child in tree["children"]]
+        made = [self.in_place(child, lost) for child in tree["children"]]
         return _with_box(tree, None if lost else own, [child for child, _ in made], [hull for _, hull in made])
 
-    def layout(self, tree: Tree) -> tuple[Tree, Hull | None] | None:
+    def pruned(self, tree: Tree) -> tuple[Tree, Hull | None] | None:
         own = self.hulls.get(id(tree))
         if own is None and id(tree) in self.hulls:
             return None
-        made = [part for child in tree["children"] if (part := self.layout(child)) is not None]
+        made = [part for child in tree["children"] if (part := self.pruned(child)) is not None]
         if tree["children"] and not made:
             return None
         children = [child for child, _ in made]
