@@ -185,6 +185,7 @@ def test_a_main_loss_without_terms_or_losses_of_samples_serves_too():
     output = MultiScaleConsistency(Plain())(**example())
     assert set(output.terms) == {"main", "consistency"}
     assert output.per_sample is None
+    assert set(MultiScaleConsistency(Plain())(logits=example()["logits"]).terms) == {"main"}
 
 
 def test_options_of_the_main_loss_are_checked():

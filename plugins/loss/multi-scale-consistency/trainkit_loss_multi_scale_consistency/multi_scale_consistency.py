@@ -56,6 +56,7 @@ class MultiScaleConsistency(nn.Module):
     def forward(self, **values: Any) -> LossOutput:
         """Return the main loss of these values, with the disagreement added."""
         inner = call(self.main, values)
+        inner.terms = inner.terms or {"main": (inner.sum, inner.count)}
         scale_logits = values.get("scale_logits")
         if not self.weight:
             return inner
@@ -71,7 +72,7 @@ class MultiScaleConsistency(nn.Module):
             parts={**inner.parts, TERM: (total.detach(), inner.count)},
             weights={**inner.weights, TERM: self.weight},
             per_sample=partial(with_inner, inner, self.weight * apart.detach() * slots, slots),
-            terms={**(inner.terms or {"main": (inner.sum, inner.count)}), TERM: (total, inner.count)},
+            terms={**inner.terms, TERM: (total, inner.count)},
             inactive=inner.inactive,
         )
 
