@@ -31,10 +31,11 @@ DECOMPOSING = {"div": 0.0, "aes": 0.0, "align": 0.0}
 class Agreement(nn.Module):
     """Be a loss of several resolutions: the mean square between neighbours, in nats of nothing."""
 
-    def forward(self, scale_logits: Tensor) -> LossOutput:
+    def forward(self, scale_logits: Tensor, labels: Tensor) -> LossOutput:
         p = scale_logits.float().softmax(-1)
-        losses = (p[:, 1:] - p[:, :-1]).square().mean((1, 2, 3))
-        return LossOutput(losses.sum(), len(losses))
+        real = labels != -100
+        losses = (p[:, 1:] - p[:, :-1]).square().mean((1, 3)) * real
+        return LossOutput(losses.sum(), real.sum())
 
 
 def slots(samples: int = 6) -> dict[str, Tensor]:

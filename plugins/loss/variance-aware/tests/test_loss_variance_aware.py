@@ -49,7 +49,7 @@ class Contrastive(nn.Module):
         count = (labels != -100).sum()
         nll = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="sum")
         terms = {"base": (nll, count)}
-        if visual_features is not None:
+        if visual_features is not None and structural_features is not None:
             similarity = similarities(visual_features, structural_features)
             terms["align"] = (torch.stack(contrast(similarity, 0.07)).mean() * count, count)
         weights = {"base": 1.0, "align": 0.1}
@@ -69,6 +69,9 @@ class _Aligned(LossConformance):
     def build(self, extra=None, **runtime):
         return super().build({"main": Contrastive(), **(extra or {})}, **runtime)
 
+    def predictions(self, values):
+        return {name: value for name, value in values.items() if name == "logits" or name.endswith("features")}
+
 
 class TestAlphaBeta(_Aligned):
     pass
@@ -76,9 +79,6 @@ class TestAlphaBeta(_Aligned):
 
 class TestDirectional(_Aligned):
     options = {"mode": "directional"}
-
-    def predictions(self, values):
-        return {name: value for name, value in values.items() if name == "logits" or name.endswith("features")}
 
 
 class TestCov(_Aligned):
@@ -166,6 +166,15 @@ def test_memory_advances_once_a_step_over_its_micro_batches():
     assert int(halves.rule.seen) == 1
 
 
+def test_counts_below_one_count_as_they_are():
+    """Weighted slots may count a tenth each: a mean is a mean."""
+    loss = VarianceAware(Terms(), window=4)
+    loss._sums.put({"main": (torch.tensor(0.2), 0.1), "align": (torch.tensor(0.3), 0.1)})
+    loss.keep()
+    loss.advance()
+    assert loss.rule.history[:, 0].tolist() == pytest.approx([2.0, 3.0])
+
+
 def test_ranks_are_averaged(monkeypatch):
     """The other rank has a mean of 6 over 4 items where this one has 2."""
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
@@ -247,7 +256,7 @@ def test_directional_follows_a_naive_moving_average():
 def test_directional_without_features_is_passed_on():
     values = {k: v for k, v in _Aligned().inputs().items() if not k.endswith("features")}
     output = VarianceAware(Contrastive(), mode="directional")(**values)
-    assert output.inactive == ("align",)
+    assert output.inactive == ("align_i2t", "align_t2i")
     assert float(output.sum) == float(Contrastive()(**values).sum)
 
 

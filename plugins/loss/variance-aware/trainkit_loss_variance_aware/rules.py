@@ -12,6 +12,12 @@ from .formulas import Scale, alpha_beta, directional, variation
 Sums = Mapping[str, tuple[Tensor, Tensor]]
 
 
+def mean_of(pair: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the mean of a sum and its count, which may be weighted and below 1; the sum where nothing was counted."""
+    total, count = pair
+    return total / torch.where(count > 0, count, 1)
+
+
 class AlphaBeta(nn.Module):
     """Remember the last values of the main part and of the alignment.
 
@@ -37,7 +43,7 @@ class AlphaBeta(nn.Module):
 
     def advance(self, sums: Sums) -> None:
         """Take the means of a step; a step that had no alignment is left out."""
-        means = torch.stack([total / count.clamp(min=1) for total, count in (sums["main"], sums["align"])])
+        means = torch.stack([mean_of(sums["main"]), mean_of(sums["align"])])
         place = (self.seen % self.history.shape[1]).view(1)
         had_both = (sums["main"][1] > 0) & (sums["align"][1] > 0)
         self.history.index_copy_(1, place, torch.where(had_both, means.unsqueeze(1), self.history[:, place]))
@@ -65,9 +71,8 @@ class Directional(nn.Module):
 
     def advance(self, sums: Sums) -> None:
         """Take the variability of a step. From zeros the average is too small at first, but its ratio is right."""
-        total, count = sums["spread"]
-        new = self.smoothing * self.spread + (1 - self.smoothing) * total / count.clamp(min=1)
-        self.spread.copy_(torch.where(count > 0, new, self.spread))
+        new = self.smoothing * self.spread + (1 - self.smoothing) * mean_of(sums["spread"])
+        self.spread.copy_(torch.where(sums["spread"][1] > 0, new, self.spread))
 
 
 class Variation(nn.Module):
@@ -99,7 +104,7 @@ class Variation(nn.Module):
     def advance(self, sums: Sums) -> None:
         """Take the means of a step (Welford's recurrences); a term that was not there keeps what it had."""
         there = torch.stack([sums[name][1] for name in self.names]) > 0
-        values = torch.stack([total / count.clamp(min=1) for total, count in (sums[name] for name in self.names)])
+        values = torch.stack([mean_of(sums[name]) for name in self.names])
         count = self.count + 1
         ratio = torch.where(self.count > 0, values / torch.where(self.loss_mean == 0, 1, self.loss_mean), 1.0)
         step = ratio - self.ratio_mean

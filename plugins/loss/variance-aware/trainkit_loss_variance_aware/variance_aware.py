@@ -142,9 +142,10 @@ class VarianceAware(nn.Module):
 
     def _directional(self, inner: LossOutput, values: Mapping[str, Tensor]) -> Weighed:
         visual, structural = (values.get(name) for name in FEATURES)
+        names = (f"{self.align}_i2t", f"{self.align}_t2i")
         if self.align not in inner.terms or visual is None or structural is None or len(visual) < 2:
             nothing = (torch.zeros_like(self.rule.spread), 0)
-            return Weighed({}, {}, {"spread": nothing}, [self.align])
+            return Weighed({}, {}, {"spread": nothing}, names)
         similarity = similarities(visual, structural)
         w_i2t, w_t2i = self.rule.weights() if self.training else (1.0, 1.0)
         i2t, t2i = contrast(similarity, self.temperature)
@@ -152,8 +153,8 @@ class VarianceAware(nn.Module):
         own = own_weights(inner)
         half = own.pop(self.align) / 2
         terms = {name: pair for name, pair in inner.terms.items() if name != self.align}
-        terms |= {f"{self.align}_i2t": (i2t.mean() * count, count), f"{self.align}_t2i": (t2i.mean() * count, count)}
-        weights = own | {f"{self.align}_i2t": half * w_i2t, f"{self.align}_t2i": half * w_t2i}
+        terms |= {name: (loss.mean() * count, count) for name, loss in zip(names, (i2t, t2i), strict=True)}
+        weights = own | dict(zip(names, (half * w_i2t, half * w_t2i), strict=True))
         return Weighed(terms, weights, {"spread": (variability(similarity), 1)})
 
     def _cov(self, inner: LossOutput) -> Weighed:
