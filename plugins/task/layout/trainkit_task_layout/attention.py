@@ -30,7 +30,7 @@ def watched(attention: Attention) -> Iterator[list[Tensor]]:
         query = module.query(x).view(*x.shape[:2], module.heads, -1).transpose(1, 2)
         scores = query @ keys.transpose(-1, -2) / math.sqrt(query.shape[-1])
         if mask is not None:
-            scores = scores.masked_fill(~mask, -math.inf)
+            scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
         seen.append(scores.softmax(-1).mean(dim=1).float())
 
     handle = attention.register_forward_pre_hook(hear)

@@ -34,6 +34,10 @@ class WordLayer(nn.Module):
         self.written, self.memory = Attention(width, heads, dropout), Attention(width, heads, dropout)
         self.feedforward = Feedforward(width)
         self.drop = nn.Dropout(dropout)
+        # What was written and what is made of it come in by and by: at first a word asks the page alone.
+        for begun in (self.written.out, self.feedforward[-1]):
+            nn.init.zeros_(begun.weight)
+            nn.init.zeros_(begun.bias)
 
     def forward(self, x: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
         """Return the layer's output; with a cache, `x` is the one next position and the cache grows by it."""
@@ -135,8 +139,9 @@ class LayoutWriter(nn.Module):
         self.embed = nn.Embedding(words + 1, width)
         self.place = nn.Embedding(places, width)
         self.embed_pointer = nn.Linear(width, width)
-        nn.init.normal_(self.embed.weight, std=0.2)
-        nn.init.normal_(self.place.weight, std=0.2)
+        # Fainter than the waves of places, which tell at once where on the page to look.
+        nn.init.normal_(self.embed.weight, std=width**-0.5)
+        nn.init.normal_(self.place.weight, std=width**-0.5)
         self.kinds: Tensor
         self.register_buffer("kinds", torch.tensor([*kinds, *[OTHER] * (pointers + 1)]), persistent=False)
         self.siblings: Tensor

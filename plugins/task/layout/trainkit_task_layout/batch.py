@@ -27,6 +27,7 @@ class StructureRow:
     depths: list[int] = field(default_factory=list)
     siblings: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
 
 
 def structure_row(structure: Node) -> StructureRow:
@@ -43,8 +44,10 @@ def structure_row(structure: Node) -> StructureRow:
         row.depths.append(min(depth, DEPTHS - 1))
         row.siblings.append(min(sibling, SIBLINGS - 1))
         row.parents.append(parent)
+        row.ends.append(0)
         for place, child in enumerate(current["children"]):
             visit(child, depth + 1, place, here)
+        row.ends[here] = len(row.tags)
 
     visit(structure, 0, 0, NO_PARENT)
     return row
@@ -77,6 +80,7 @@ def structures(trees: Sequence[Node], tags: Tags) -> dict[str, Tensor]:
         "depth": pad([row.depths for row in rows], 0),
         "sibling": pad([row.siblings for row in rows], 0),
         "struct_parent": pad([row.parents for row in rows], NO_PARENT),
+        "struct_end": pad([row.ends for row in rows], 0),
         "struct_mask": torch.arange(ids.shape[1])[None] < lengths[:, None],
     }
 

@@ -16,6 +16,7 @@ from .experts import Experts, Route, through
 from .fewshot import FewShot
 from .layers import ANCESTORS, EXTENT, PLACE_WAVES, Attention, DropPath, Feedforward, rising, sin_cos
 from .noise import MaskSchedule, antithetic_times, elbo_weight, fixed_draws, mask_rate
+from .relations import RelationBias, relate
 
 TIME_FEATURES = 256
 TIME_SCALE = 1000.0
@@ -48,10 +49,12 @@ class View:
     mask: Tensor
     memory: Memory
     time: Tensor
+    relations: Tensor | None = None
 
     def rows(self, index: Tensor) -> View:
         """Return what some of the samples look at."""
-        return View(self.mask[index], self.memory.rows(index), self.time[index])
+        relations = None if self.relations is None else self.relations[index]
+        return View(self.mask[index], self.memory.rows(index), self.time[index], relations)
 
 
 class SlotLayer(nn.Module):
@@ -60,8 +63,9 @@ class SlotLayer(nn.Module):
     Norms carry no gains: the table and the shared projection of the time replace them [paper 2310.00426].
     """
 
-    def __init__(self, width: int, heads: int, dropout: float, drop_path: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, drop_path: float, has_relations: bool = False) -> None:
         super().__init__()
+        self.relation = RelationBias(heads) if has_relations else None
         self.slots, self.page = Attention(width, heads, dropout), Attention(width, heads, dropout)
         self.feedforward = Feedforward(width)
         self.table = nn.Parameter(torch.zeros(6, width))
@@ -73,10 +77,20 @@ class SlotLayer(nn.Module):
         y = self.norm(x) * (1 + scale) + shift
         mixed = self.slots(y, self.slots.keys_values(y), view.mask)
         x = x + gate * self.drop_path(self.drop(mixed))
-        seen = self.page(self.norm(x), self.page.keys_values(view.memory.placed), view.memory.mask)
+        seen = self.page(self.norm(x), self.page.keys_values(view.memory.placed), self._page_mask(view))
         x = x + self.drop_path(self.drop(seen))
         y = self.norm(x) * (1 + scale_late) + shift_late
         return x + gate_late * self.drop_path(self.drop(self.feedforward(y)))
+
+    def _page_mask(self, view: View) -> Tensor | None:
+        """Return what keeps slots from padding and draws them to related nodes."""
+        if self.relation is None or view.relations is None or view.memory.mask is None:
+            return view.memory.mask
+        nodes = view.memory.nodes.shape[1]
+        before = view.memory.states.shape[1] - nodes
+        behind = view.memory.placed.shape[1] - before - nodes
+        bias = F.pad(self.relation(view.relations), (before, behind))
+        return bias.masked_fill(~view.memory.mask, -torch.inf)
 
 
 class SlotDecoder(nn.Module):
@@ -118,7 +132,9 @@ class SlotDecoder(nn.Module):
         self.place = nn.Embedding(places, width)
         self.time = nn.Sequential(nn.Linear(TIME_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
         self.modulation = nn.Linear(width, 6 * width)
-        self.layers = nn.ModuleList(SlotLayer(width, heads, dropout, rate) for rate in rising(drop_path, layers))
+        self.layers = nn.ModuleList(
+            SlotLayer(width, heads, dropout, rate, pointers > 0) for rate in rising(drop_path, layers)
+        )
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.table = nn.Parameter(torch.zeros(2, width))
         self.bias = nn.Parameter(torch.zeros(classes))
@@ -128,6 +144,7 @@ class SlotDecoder(nn.Module):
             self.pointer_query, self.pointer_key = nn.Linear(width, width), nn.Linear(width, width)
             self.rank = nn.Parameter(torch.randn(pointers, width) * 0.02)
             self.stop = nn.Linear(width, 1)
+            self.relation = RelationBias(pointers)
         if has_boxes:
             self.box = nn.Linear(width, 4)
         nn.init.normal_(self.embed.weight, std=width**-0.5)
@@ -200,8 +217,21 @@ class SlotDecoder(nn.Module):
         slots = noised.shape[1]
         time = self.modulations(torch.stack([torch.zeros_like(times), times], dim=1))
         time = time.repeat_interleave(slots, dim=1).transpose(1, 2)
-        x = self._through(torch.cat([clean, noised], dim=1), View(level_mask(canvas.levels), memory, time), route)
+        x = self._through(
+            torch.cat([clean, noised], dim=1),
+            View(level_mask(canvas.levels), memory, time, self._twice(canvas, memory)),
+            route,
+        )
         return self._finished(x[:, slots:], times)
+
+    def _twice(self, canvas: Canvas, memory: Memory) -> Tensor | None:
+        relations = self.relations(canvas, memory)
+        return None if relations is None else torch.cat([relations, relations], dim=2)
+
+    def relations(self, canvas: Canvas, memory: Memory) -> Tensor | None:
+        """Return how nodes relate to slots, [B, 4, N, S]; None where there is nothing to point to."""
+        is_known = self.pointers and canvas.sources is not None and memory.tree is not None and memory.nodes.shape[1]
+        return relate(canvas, memory) if is_known else None
 
     def denoise(
         self,
@@ -229,7 +259,9 @@ class SlotDecoder(nn.Module):
         time = time.gather(1, active.long()[..., None, None].expand(-1, -1, 6, x.shape[-1])).transpose(1, 2)
         query, key = canvas.levels[:, :, None], canvas.levels[:, None]
         mask = ((key <= query) & (key >= 0)) | torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
-        return self._finished(self._through(x, View(mask[:, None], memory, time), route), times)
+        return self._finished(
+            self._through(x, View(mask[:, None], memory, time, self.relations(canvas, memory)), route), times
+        )
 
     def _through(self, x: Tensor, view: View, route: Route | None) -> Tensor:
         x = self.drop(x)
@@ -246,11 +278,14 @@ class SlotDecoder(nn.Module):
         known = self.known_classes
         return F.linear(x, self.embed.weight[:known], self.bias[:known])
 
-    def point(self, x: Tensor, memory: Memory) -> Tensor:
+    def point(self, x: Tensor, memory: Memory, canvas: Canvas) -> Tensor:
         """Return the logits of the sources, [B, N, K, S + 1], STOP last."""
         queries = self.pointer_query(x)[:, :, None] + self.rank
         keys = self.pointer_key(memory.nodes)
         scores = torch.einsum("bnkd,bsd->bnks", queries, keys) * x.shape[-1] ** -0.5
+        relations = self.relations(canvas, memory)
+        if relations is not None:
+            scores = scores + self.relation(relations).transpose(1, 2)
         scores = scores.masked_fill(~memory.node_mask[:, None, None], IMPOSSIBLE)
         return torch.cat([scores, self.stop(queries)], dim=-1)
 
@@ -338,6 +373,8 @@ class LayoutDiffusion(nn.Module):
         sibling: Tensor | None = None,
         struct_mask: Tensor | None = None,
         struct_tokens: Tensor | None = None,
+        struct_parent: Tensor | None = None,
+        struct_end: Tensor | None = None,
         support_mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Hide slots at random and return predictions for all of them.
@@ -355,6 +392,8 @@ class LayoutDiffusion(nn.Module):
             sibling: [B, S] place of each node among its siblings.
             struct_mask: [B, S] True where a node is real.
             struct_tokens: [B, S, T] tokens of the nodes' text, -1 behind their end.
+            struct_parent: [B, S] parent of each node, -1 for the root.
+            struct_end: [B, S] the node behind the last one of each subtree.
             support_mask: [B, n] the pictures of the support bank that a sample may look at.
 
         Returns:
@@ -373,12 +412,12 @@ class LayoutDiffusion(nn.Module):
         dropping = None
         if self.training and (self.condition_dropout or self.part_dropout):
             dropping = Dropping.drawn(batch, self.condition_dropout, self.part_dropout, device)
-        structure = (struct_ids, struct_classes, depth, sibling, struct_mask, struct_tokens)
+        structure = (struct_ids, struct_classes, depth, sibling, struct_mask, struct_tokens, struct_parent, struct_end)
         memory = self.encoder(batch, pixel_values, *structure, dropping)
         support = None if self.few_shot is None else self.few_shot(support_mask, dropping and dropping.whole)
         memory = memory if support is None else memory.supported(*support)
         route = self.route(rate)
-        outputs = self.outputs(self.decoder(canvas, hidden, times, memory, route), memory)
+        outputs = self.outputs(self.decoder(canvas, hidden, times, memory, route), memory, canvas)
         outputs |= {"masked": hidden, "mask_rate": rate, "elbo_weight": elbo_weight(times, self.schedule)}
         if self.training and self.scales and pixel_values is not None:
             scaled = []
@@ -427,12 +466,12 @@ class LayoutDiffusion(nn.Module):
         if self.experts is not None:
             self.experts.split(self.decoder.layers)
 
-    def outputs(self, x: Tensor, memory: Memory) -> dict[str, Any]:
+    def outputs(self, x: Tensor, memory: Memory, canvas: Canvas) -> dict[str, Any]:
         """Return what the heads make of decoded slots and of the page."""
         decoder = self.decoder
         found: dict[str, Any] = {"logits": decoder.score(x)}
         if decoder.pointers and memory.nodes.shape[1]:
-            found["pointer_logits"] = decoder.point(x, memory)
+            found["pointer_logits"] = decoder.point(x, memory, canvas)
         if hasattr(decoder, "box"):
             found["box_predictions"] = decoder.box(x).sigmoid()
         found["props_logits"] = self.props(pooled(memory.states, memory.state_mask))

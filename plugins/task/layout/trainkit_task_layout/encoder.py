@@ -28,6 +28,8 @@ class Memory:
         node_mask: [B, S] bool.
         placed: [B, M, d] the states with the places of the patches added once more: whoever looks for a place finds it
             there, however far the encoder has mixed the states [paper 2005.12872].
+        tree: [B, 3, S] parent (-1 for the root), end of the subtree and place among its siblings of each node, all -2
+            where the structure was dropped; None if unknown.
         film: [B, 6, 1, d] added to the decoder's shifts, scales and gates, or None.
 
     A decoder looks at `placed` under `mask`: both may be longer than `states` by what supports the page.
@@ -38,6 +40,7 @@ class Memory:
     nodes: Tensor
     node_mask: Tensor
     placed: Tensor
+    tree: Tensor | None = None
     film: Tensor | None = None
 
     @property
@@ -222,6 +225,8 @@ class PageEncoder(nn.Module):
         sibling: Tensor | None = None,
         struct_mask: Tensor | None = None,
         struct_tokens: Tensor | None = None,
+        struct_parent: Tensor | None = None,
+        struct_end: Tensor | None = None,
         dropping: Dropping | None = None,
     ) -> Memory:
         """Return the memory of `batch` pages.
@@ -235,6 +240,8 @@ class PageEncoder(nn.Module):
             sibling: [B, S] place of each node among its siblings.
             struct_mask: [B, S] True where a node is real.
             struct_tokens: [B, S, T] tokens of the nodes' text, -1 behind their end.
+            struct_parent: [B, S] parent of each node, -1 for the root.
+            struct_end: [B, S] the node behind the last one of each subtree.
             dropping: whose condition is replaced by the learned null vectors; lengths and masks stay.
         """
         dropping = dropping or Dropping()
@@ -245,7 +252,7 @@ class PageEncoder(nn.Module):
             flat = self._nulled(grid.flatten(1, 2), dropping.visual, VISUAL)
             places = sin_cos_2d(grid.shape[1], grid.shape[2], grid.shape[3], flat.device).to(flat)
             parts.append(flat + places + self.modality[0])
-        mask, nodes = None, 0
+        mask, nodes, tree = None, 0, None
         if struct_ids is not None and struct_classes is not None and depth is not None and sibling is not None:
             assert struct_mask is not None
             known = self.structure(struct_ids, struct_classes, depth, sibling)
@@ -254,6 +261,9 @@ class PageEncoder(nn.Module):
             known = self._nulled(known, dropping.structural, STRUCTURAL)
             parts.append(known + self.modality[1])
             nodes = known.shape[1]
+            if struct_parent is not None and struct_end is not None:
+                tree = torch.stack([struct_parent, struct_end, sibling], dim=1)
+                tree = tree if dropping.structural is None else tree.where(~dropping.structural[:, None, None], -2)
         else:
             struct_mask = torch.zeros(batch, 0, dtype=torch.bool, device=self.null.device)
         if not parts:
@@ -268,7 +278,7 @@ class PageEncoder(nn.Module):
             x = recomputed(layer, self.recompute, x, mask)
         x = self.norm(x)
         placed = x if places is None else x + F.pad(places, (0, 0, 0, x.shape[1] - len(places)))
-        return Memory(x, mask, x[:, x.shape[1] - nodes :], struct_mask, placed)
+        return Memory(x, mask, x[:, x.shape[1] - nodes :], struct_mask, placed, tree)
 
     def _nulled(self, x: Tensor, dropped: Tensor | None, modality: int) -> Tensor:
         return x if dropped is None else torch.where(dropped[:, None, None], self.null[modality].to(x.dtype), x)

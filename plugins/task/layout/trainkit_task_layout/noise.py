@@ -15,11 +15,13 @@ PLAUSIBLE = 0.1
 
 
 def antithetic_times(batch: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return times [B] in [1e-3, 1): one uniform draw shifted by b/B, so that a batch covers the interval evenly.
+    """Return times [B] in [1e-3, 1): one uniform draw shifted by multiples of 1/B, so that they are spread evenly.
 
     Source: MDLM 2406.07524 [paper].
     """
-    shifted = (torch.rand((), device=device) / batch + torch.arange(batch, device=device) / batch) % 1.0
+    # In random order: whoever stands first in its batch time and again would else never be hidden.
+    strata = torch.randperm(batch, device=device)
+    shifted = (torch.rand((), device=device) + strata) / batch % 1.0
     return EARLIEST + (1 - EARLIEST) * shifted
 
 

@@ -21,8 +21,9 @@ from .sampler import Sampling, generate
 from .tree import Node, walk
 from .vocabulary import MAX_NODES
 
-NODE_INPUTS = ("struct_ids", "struct_classes", "depth", "sibling", "struct_mask")
-STRUCTURE_INPUTS = (*NODE_INPUTS, "struct_tokens")
+NODE_INPUTS = ("struct_ids", "struct_classes", "depth", "sibling", "struct_mask", "struct_parent", "struct_end")
+# In the order of the encoder's parameters.
+STRUCTURE_INPUTS = (*NODE_INPUTS[:5], "struct_tokens", *NODE_INPUTS[5:])
 
 
 class DiffusionOrder:

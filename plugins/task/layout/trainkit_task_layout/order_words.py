@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from trainkit.binding import bind_model
 from trainkit.contracts import IGNORED_LABEL, Batch, Sample
 
 from .alignment import align
@@ -114,9 +115,8 @@ class WordOrder:
         rows = [words_of_pointed(layout)[: self.max_length] for layout in layouts]
         device = next(model.parameters()).device
         targets = {name: tensor.to(device) for name, tensor in self.as_batch(rows).items()}
-        inputs = {name: batch[name] for name in ("pixel_values", *STRUCTURE_INPUTS) if name in batch}
         with watched(model.decoder[-1].memory) as seen:
-            model(**targets, **inputs)
+            bind_model(model)({**batch, **targets})
         nodes = batch["struct_ids"].shape[1] if "struct_ids" in batch else 0
         maps = seen[0][:, :, : seen[0].shape[2] - nodes].cpu()
         return [
@@ -128,7 +128,9 @@ class WordOrder:
         """Return the words of layouts at the positions of the labels, [B, L]; PAD behind their end."""
         predictions = torch.full_like(batch["labels"], PAD_ID)
         for i, layout in enumerate(layouts):
-            words = self.vocabulary.encode(words_of_pointed(layout))[: predictions.shape[1]]
+            is_something = layout["key"] != NAMELESS or layout["children"]
+            found = words_of_pointed(layout) if is_something else []
+            words = self.vocabulary.encode(found)[: predictions.shape[1]]
             predictions[i, : len(words)] = torch.tensor(words)
         return predictions
 

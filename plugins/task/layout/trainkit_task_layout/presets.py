@@ -8,7 +8,6 @@ from typing import Literal
 from trainkit.errors import UsageError
 
 from .canvas import PLACES
-from .encoder import Stem
 
 PresetName = Literal["tiny", "micro", "small", "medium", "large"]
 

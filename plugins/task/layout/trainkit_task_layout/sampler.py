@@ -169,7 +169,7 @@ def _scores(
     route = model.route(mask_rate(times, model.schedule))
     for memory in memories:
         x = model.decoder.denoise(canvas, hidden, active, times, memory, route)
-        found.append(model.outputs(x, memory))
+        found.append(model.outputs(x, memory, canvas))
     given = found[0]
     scores, pointers = given["logits"].float(), given.get("pointer_logits")
     if len(found) > 1:

@@ -133,7 +133,8 @@ class LayoutTask:
         for side in (image_size, *scales):
             if side % size.patch and visual_backbone is None:
                 raise UsageError(f"task.image_size and task.scales: {side} is not a multiple of the patch {size.patch}")
-        if stem == "convolution" and size.patch & (size.patch - 1):
+        has_stem = visual_backbone is None or support > 0
+        if has_stem and stem == "convolution" and size.patch & (size.patch - 1):
             raise UsageError(f"task.stem = convolution halves the picture: task.patch = {size.patch} is no power of 2")
         if order == "left-to-right" and (keys == "flat" or scales or support or experts > 1):
             raise UsageError("task.keys = flat, task.scales, task.support and task.experts belong to order = diffusion")
@@ -182,7 +183,7 @@ class LayoutTask:
         targets, outputs = self.order.gives(self.has_pictures, self.has_structures)
         inputs = {"layouts", "structures", "target_trees"}
         inputs |= {"pixel_values"} if self.has_pictures else set()
-        inputs |= {*NODE_INPUTS, "struct_parent"} if self.has_structures else set()
+        inputs |= set(NODE_INPUTS) if self.has_structures else set()
         inputs |= {"props"} if self.has_props else set()
         return PREDICTIONS | targets | outputs | inputs | self.powers.inputs
 
