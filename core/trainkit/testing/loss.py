@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from trainkit.binding import bind_loss
 from trainkit.contracts import IGNORED_LABEL, LossOutput
+from trainkit.errors import UsageError
 
 from .component import ComponentConformance, NotChecked, plain, same
-
-SAMPLES = 6
-CLASSES = 7
+from .lossinputs import SAMPLES, loss_inputs
 
 
 class LossConformance(ComponentConformance):
@@ -25,28 +24,21 @@ class LossConformance(ComponentConformance):
     Attributes:
         decomposes: whether the loss of a batch is the sum of the losses of its samples; contrastive terms do not.
         ignores_labels: whether it reads `labels` and leaves out those that are -100.
+        given: what `inputs` has of what the loss can do without; all that it cannot do without is there.
     """
 
     kind = "loss"
     decomposes: ClassVar[bool] = True
     ignores_labels: ClassVar[bool] = True
+    given: ClassVar[Collection[str]] = ("logits", "labels", "props_logits", "props")
 
     def inputs(self) -> dict[str, Tensor]:
-        """Return a batch and outputs of 6 samples of different lengths, with all that the loss reads."""
-        generator = torch.Generator().manual_seed(0)
-        labels = torch.randint(0, CLASSES, (SAMPLES, 5), generator=generator)
-        for sample, length in enumerate((5, 3, 1, 4, 2, 5)):
-            labels[sample, length:] = IGNORED_LABEL
-        values = {
-            "logits": torch.randn(SAMPLES, 5, CLASSES, generator=generator),
-            "labels": labels,
-            "props_logits": torch.randn(SAMPLES, 3, generator=generator),
-            "props": torch.randint(0, 2, (SAMPLES, 3), generator=generator).float(),
-        }
+        """Return a batch and outputs of 6 samples of different lengths, as far as the loss reads them."""
+        values = loss_inputs()
         binding = bind_loss(self.loss())
         if missing := binding.missing(values):
             raise NotChecked(f"give inputs(): the loss reads {', '.join(sorted(missing))}")
-        read = {value for _, value in (*binding.required, *binding.optional)}
+        read = {name for _, name in binding.required} | {name for _, name in binding.optional if name in self.given}
         return {name: value for name, value in values.items() if name in read}
 
     def loss(self) -> nn.Module:
@@ -61,8 +53,9 @@ class LossConformance(ComponentConformance):
         return answer
 
     def predictions(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return those values that a model makes; by their names, logits. Gradients have to reach them."""
-        return {name: value for name, value in values.items() if name.endswith("logits")}
+        """Return those values that a model makes and gradients have to reach: logits and the like, else features."""
+        outputs = {name: value for name, value in values.items() if name.endswith(("logits", "_predictions"))}
+        return outputs or {name: value for name, value in values.items() if name.endswith("_features")}
 
     def gradients(self, values: Mapping[str, Tensor], *, loss: nn.Module | None = None) -> dict[str, Tensor]:
         """Return the gradient of the mean loss with respect to each prediction."""
@@ -90,6 +83,40 @@ class LossConformance(ComponentConformance):
             assert float(count) > 0, f"part {name}"
         assert not any(isinstance(weight, Tensor) and weight.requires_grad for weight in output.weights.values())
 
+    def test_terms_are_live(self) -> None:
+        """Each term that it tells is a finite scalar with a gradient, over a positive count."""
+        values = self.inputs()
+        leaves = {name: value.clone().requires_grad_() for name, value in self.predictions(values).items()}
+        for name, (total, count) in self.call(self.loss(), {**values, **leaves}).terms.items():
+            assert total.ndim == 0, f"term {name}"
+            assert total.requires_grad, f"term {name} has lost its graph: nothing can weigh it"
+            assert math.isfinite(float(total.detach())), f"term {name}"
+            assert float(count) > 0, f"term {name}"
+
+    def test_what_is_missing_is_said(self) -> None:
+        """A term that the batch cannot give is named inactive, and is neither among the terms nor a part of 0."""
+        values = self.inputs()
+        whole = self.call(self.loss(), values)
+        optional = [name for _, name in bind_loss(self.loss()).optional if name in values]
+        for left_out in (None, *optional):
+            case = f"without {left_out}" if left_out else "with all inputs"
+            try:
+                output = self.call(self.loss(), {name: value for name, value in values.items() if name != left_out})
+            except UsageError:
+                assert left_out, "it refuses a batch that has all it reads"
+                continue  # an option makes this input needed, and a refusal says so
+            assert not isinstance(output.inactive, str), "inactive is a collection of names"
+            assert all(isinstance(name, str) for name in output.inactive), case
+            inactive = set(output.inactive)
+            assert not inactive & (output.parts.keys() | output.terms.keys()), f"{case}: both computed and inactive"
+            gone = whole.terms.keys() - output.terms.keys()
+            assert gone <= inactive, f"{case}: {', '.join(sorted(gone - inactive))} vanished in silence"
+            if whole.parts.keys() - output.parts.keys():
+                assert inactive, f"{case}: parts vanished in silence"
+            shared = output.parts.keys() & whole.parts.keys()
+            zeros = {name for name in shared if float(output.parts[name][0]) == 0 != float(whole.parts[name][0])}
+            assert not zeros, f"{case}: {', '.join(sorted(zeros))} became a silent 0"
+
     def test_gradient_reaches_every_prediction(self) -> None:
         """Every prediction gets a finite gradient that is not all 0."""
         values = self.inputs()
@@ -114,11 +141,22 @@ class LossConformance(ComponentConformance):
             assert "labels" not in values, "a loss that reads labels leaves out those that are -100"
             return
         ignored = values["labels"] == IGNORED_LABEL
-        changed = {**values, "logits": values["logits"] + 3.0 * ignored.unsqueeze(-1)}
-        one, other = self.call(self.loss(), values), self.call(self.loss(), changed)
+        # Over scales the slots come second, and every scale leaves out the same.
+        at = dict.fromkeys(("logits", "pointer_logits", "box_predictions"), ignored)
+        if (scales := values.get("scale_logits")) is not None:
+            at["scale_logits"] = ignored.unsqueeze(1).expand(scales.shape[:-1])
+        at = {name: left_out for name, left_out in at.items() if name in self.predictions(values)}
+        assert at, "a loss that reads labels reads what a model says of them"
+        moved = {
+            name: values[name] + 3.0 * left_out.reshape(*left_out.shape, *[1] * (values[name].ndim - left_out.ndim))
+            for name, left_out in at.items()
+        }
+        one, other = self.call(self.loss(), values), self.call(self.loss(), {**values, **moved})
         assert same(one.sum, other.sum)
         assert same(torch.as_tensor(one.count), torch.as_tensor(other.count))
-        assert self.gradients(values)["logits"][ignored].abs().sum() == 0
+        gradients = self.gradients(values)
+        for name, left_out in at.items():
+            assert gradients[name][left_out].abs().sum() == 0, name
 
     def test_nothing_real_is_an_exact_zero(self) -> None:
         """A batch in which every label is ignored gives a sum of 0 and gradients of 0, never NaN."""
