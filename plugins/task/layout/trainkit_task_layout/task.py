@@ -171,7 +171,8 @@ class LayoutTask:
         return {
             **(diffusion if isinstance(self.order, DiffusionOrder) else {"loss.use": "cross-entropy"}),
             "metric": ["token-accuracy", "element-f1", "layout-quality", "token-error"],
-            "augmenter": ["structure"],
+            "augmenter": ["layout"],
+            "callback": ["sample-outputs"],
             # Class 0 is an empty slot: who predicts only those is right nowhere.
             "metric.token-accuracy.pad_id": 0,
             "evaluate.monitor": "val/loss",
