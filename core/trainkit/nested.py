@@ -19,29 +19,16 @@ In a run the core has made the inner one already: its name and options are keys 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from .binding import bind_loss
+from .inner import Inner as Inner
+from .inner import InnerLoss as InnerLoss
 
 if TYPE_CHECKING:
     from .contracts import LossOutput
 
 NAME = "use"
-
-
-@dataclass(frozen=True, slots=True)
-class Inner:
-    """Mark the type of an option that takes a component: `Annotated[Any, Inner("metric")]`.
-
-    Args:
-        kind: kind of the inner component.
-    """
-
-    kind: str
-
-
-InnerLoss = Annotated[Any, Inner("loss")]
 
 
 def built(kind: str, spec: Any, **runtime: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
-from trainkit.nested import Inner
+from trainkit.inner import Inner
 
 Target = Callable[..., Any]
 
