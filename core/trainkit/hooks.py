@@ -156,16 +156,16 @@ class Events:
         """Hear the scalars of a logging interval or an evaluation, by tag, as they are written to metrics.jsonl."""
 
     @hookspec
-    def on_pictures(self, run: Run, pictures: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Hear of pictures [H, W, 3] of bytes by tag, as 'samples/NAME'; `run.show(pictures)` announces them."""
-
-    @hookspec
     def before_evaluation(self, run: Run, split: str) -> None:
         """Hear that an evaluation begins: the place to swap averaged weights in."""
 
     @hookspec
     def after_evaluation(self, run: Run, split: str, results: Mapping[str, float]) -> None:
         """Hear an evaluation's end, also when it failed (`results` is then empty): the place to swap weights out."""
+
+    @hookspec
+    def on_pictures(self, run: Run, pictures: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Hear of pictures [H, W, 3] of bytes by tag, as 'samples/NAME'; `run.show(pictures)` announces them."""
 
     @hookspec
     def on_checkpoint(self, run: Run, path: Path) -> None:

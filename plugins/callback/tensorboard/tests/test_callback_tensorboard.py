@@ -45,6 +45,11 @@ def test_rows_are_written_under_their_own_tags(tmp_path):
     }
 
 
+def wait_for_the_next_second():
+    """Event files are read in the order of their names: the second, then a number that sorts 10 before 9."""
+    time.sleep(1 - time.time() % 1 + 0.05)
+
+
 def test_a_resumed_run_purges_what_the_crash_left_behind(tmp_path):
     first, run = TensorBoard(), fake_run(tmp_path)
     first.on_run_start(run)
@@ -52,6 +57,7 @@ def test_a_resumed_run_purges_what_the_crash_left_behind(tmp_path):
         run.moment.step = step
         first.on_log(run, {"train/loss": float(step)})
     first._writer.close()  # the process dies: no on_run_end
+    wait_for_the_next_second()
 
     second, run = TensorBoard(), fake_run(tmp_path, step=20, resumed=True)
     second.on_run_start(run)
@@ -76,7 +82,8 @@ def test_settings_and_last_values_are_in_the_hparams_tab(tmp_path):
 
 
 def test_pictures_are_written_under_their_tags_and_steps(tmp_path):
-    from io import BytesIO
+    import time
+from io import BytesIO
 
     from PIL import Image
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -101,6 +108,7 @@ def test_a_resumed_run_that_shows_a_picture_first_purges_all_the_same(tmp_path):
         run.moment.step = step
         first.on_log(run, {"train/loss": float(step)})
     first._writer.close()
+    wait_for_the_next_second()
 
     second, run = TensorBoard(), fake_run(tmp_path, step=10, resumed=True)
     second.on_pictures(run, {"samples/one": np.zeros((2, 2, 3), np.uint8)})
