@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -82,8 +83,7 @@ def test_settings_and_last_values_are_in_the_hparams_tab(tmp_path):
 
 
 def test_pictures_are_written_under_their_tags_and_steps(tmp_path):
-    import time
-from io import BytesIO
+    from io import BytesIO
 
     from PIL import Image
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
