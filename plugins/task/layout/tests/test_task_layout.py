@@ -12,12 +12,12 @@ from trainkit.binding import bind_model
 from trainkit.errors import DataError, UsageError
 from trainkit.testing import TaskConformance
 from trainkit_task_layout.baselines import Baselines, usual
-from trainkit_task_layout.diffusion import Canvas
 from trainkit_task_layout.linear import written
 from trainkit_task_layout.looks import dsl
 from trainkit_task_layout.pix2code import parse_gui
 from trainkit_task_layout.relations import anchors
 from trainkit_task_layout.sections import write_sections
+from trainkit_task_layout.slot_decoder import Canvas
 from trainkit_task_layout.task import LayoutTask
 from trainkit_task_layout.tree import node
 

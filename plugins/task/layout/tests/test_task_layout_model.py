@@ -14,7 +14,6 @@ from trainkit.errors import UsageError
 from trainkit_task_layout import sampler
 from trainkit_task_layout.autoregressive import Trail, kind_of
 from trainkit_task_layout.canvas import PAD_CLASS, PLACES
-from trainkit_task_layout.diffusion import Canvas
 from trainkit_task_layout.encoder import PageEncoder
 from trainkit_task_layout.layers import ANCESTORS
 from trainkit_task_layout.linear import delinearise
@@ -23,6 +22,7 @@ from trainkit_task_layout.order_diffusion import STRUCTURE_INPUTS, DiffusionOrde
 from trainkit_task_layout.order_words import trail_of, words_of_pointed
 from trainkit_task_layout.presets import Size, parameter_count
 from trainkit_task_layout.sampler import Sampling, generate
+from trainkit_task_layout.slot_decoder import Canvas
 from trainkit_task_layout.task import LayoutTask
 from trainkit_task_layout.vocabulary import Vocabulary
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .layers import recomputed
 
 if TYPE_CHECKING:
-    from .diffusion import View
+    from .slot_decoder import View
 
 Route = Callable[[Tensor, "View", bool], Tensor]
 

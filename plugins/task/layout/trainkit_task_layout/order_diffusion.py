@@ -14,10 +14,11 @@ from .alignment import align
 from .attention import Looks, watched
 from .batch import pad
 from .canvas import PAD_CLASS, PLACES, Grammar, Slots, address, class_of, learn, place, tree_of
-from .diffusion import Canvas, LayoutDiffusion, SlotDecoder
+from .diffusion import LayoutDiffusion
 from .encoder import Memory, PageEncoder
 from .presets import Size
 from .sampler import Sampling, generate
+from .slot_decoder import Canvas, SlotDecoder
 from .tree import Node, walk
 from .vocabulary import MAX_NODES
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from .canvas import PLACES
 
 if TYPE_CHECKING:
-    from .diffusion import Canvas
     from .encoder import Memory
+    from .slot_decoder import Canvas
 
 KINDS = ("child", "same place", "below", "itself")
 FIRST_GUESS = (1.0, 1.0, 0.5, 0.0)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from .canvas import PAD_CLASS, PLACES, UNKNOWN_CLASS, Grammar
-from .diffusion import IMPOSSIBLE, Canvas, LayoutDiffusion
+from .diffusion import LayoutDiffusion
 from .encoder import Memory
 from .noise import drawn, guidance_at, guided, least_certain, mask_rate, still_hidden, time_of
+from .slot_decoder import IMPOSSIBLE, Canvas
 
 Reader = Callable[[bool], Memory]
 
