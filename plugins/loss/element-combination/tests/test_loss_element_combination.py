@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional
+from trainkit.likelihood import class_losses, pointer_losses
 from trainkit.loop import train
 from trainkit.testing import LossConformance
 from trainkit.testing.tiny import VOCABULARY, TinyTask, tiny_run
 from trainkit_loss_element_combination.element_combination import ElementCombination
-from trainkit_loss_element_combination.slots import class_losses, pointer_losses
 from trainkit_loss_element_combination.terms import (
     alignment,
     context_losses,

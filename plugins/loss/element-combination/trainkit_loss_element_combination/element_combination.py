@@ -11,9 +11,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 from trainkit import LossOutput, hookimpl
 from trainkit.contracts import IGNORED_LABEL
+from trainkit.likelihood import class_losses, per_sample_mean, pointer_losses, slot_weights, widened
 from trainkit.stepsums import StepSums
 
-from .slots import class_losses, per_sample_mean, pointer_losses, slot_weights, widened
 from .terms import (
     Align,
     alignment,

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 from trainkit.contracts import IGNORED_LABEL
-
-from .slots import IMPOSSIBLE, widened
+from trainkit.likelihood import IMPOSSIBLE, widened
 
 Align = Literal["infonce", "cosine", "cosine_entropy"]
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 from trainkit.errors import UsageError
+from trainkit.likelihood import class_losses, pointer_losses
 from trainkit.testing import LossConformance
 from trainkit_loss_masked_diffusion.masked_diffusion import MaskedDiffusion, reveal_probability
-from trainkit_loss_masked_diffusion.slots import class_losses, pointer_losses
 
 STOP, IGNORED = 4, -100
 # The derivative of the mask rate gives the weight: -alpha' / (1 - alpha).

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from trainkit import LossOutput
 from trainkit.contracts import IGNORED_LABEL
 from trainkit.errors import UsageError
-
-from .slots import class_losses, per_sample_mean, pointer_losses, slot_weights
+from trainkit.likelihood import class_losses, per_sample_mean, pointer_losses, slot_weights
 
 Kind = Literal["maskgit", "mdlm", "d3pm"]
 MASKGIT_SMOOTHING = 0.1

@@ -208,6 +208,17 @@ def test_inputs_are_pictures_and_folders_with_or_without_the_truth(tmp_path):
         LayoutTask(**SMALL).inputs([tmp_path / "broken.png"])
 
 
+def test_a_page_without_a_structure_may_stand_beside_one_that_has_it(small):
+    task, splits, model = small
+    samples = splits.test.__getitems__([0, 1])
+    alone = task.answers(model.eval(), task.collate([samples[1]]), [samples[1]])
+    bare = {**samples[0], "structure": None, "layout": node(""), "is_known": False}
+    mixed = task.answers(model, task.collate([bare, samples[1]]), [bare, samples[1]])
+    assert mixed[1].files[".json"] == alone[0].files[".json"]
+    assert "is_right" not in mixed[0].data
+    assert "@" not in mixed[0].files[".json"], "there is nothing to point to"
+
+
 def test_layouts_are_written_in_the_language_they_were_read_from():
     text = "header {\nbtn-active, btn-inactive\n}\nrow {\nsingle {\nsmall-title, text, btn-green\n}\n}\n"
     layout = parse_gui(text)

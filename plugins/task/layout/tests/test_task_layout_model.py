@@ -259,9 +259,10 @@ def test_guidance_does_not_change_how_many_slots_are_uncovered(splits, monkeypat
 
 
 def test_guidance_without_condition_dropout_is_refused(splits):
-    task, model, batch = made(splits, condition_dropout=0.0)
     with pytest.raises(UsageError, match="guidance"):
-        task.predict(model, batch, {})
+        LayoutTask(condition_dropout=0.0, guidance=7.5)
+    task, model, batch = made(splits, condition_dropout=0.0, guidance=1.0)
+    assert len(task.predict(model, batch, {})["predicted_layouts"]) == len(batch["layouts"])
 
 
 def test_null_condition_hides_page_and_structure(splits):

@@ -65,14 +65,15 @@ def pixels(images: Sequence[np.ndarray]) -> Tensor:
     return stacked.to(torch.float32).contiguous().div_(127.5).sub_(1.0)
 
 
-def structures(trees: Sequence[Node], tags: Tags) -> dict[str, Tensor]:
-    """Return the structures of a batch as tensors."""
-    rows = [structure_row(tree) for tree in trees]
+def structures(trees: Sequence[Node | None], tags: Tags) -> dict[str, Tensor]:
+    """Return the structures of a batch as tensors; a page without one has no real node."""
+    rows = [StructureRow() if tree is None else structure_row(tree) for tree in trees]
     ids = pad([tags.encode(row.tags) for row in rows], PAD_ID)
     most = max(1, *(len(words) for row in rows for words in row.words))
     classes = torch.zeros(*ids.shape, most, dtype=torch.long)
     for i, row in enumerate(rows):
-        classes[i, : len(row.words)] = pad([tags.hashed(words) for words in row.words], 0, most)
+        if row.words:
+            classes[i, : len(row.words)] = pad([tags.hashed(words) for words in row.words], 0, most)
     lengths = torch.tensor([len(row.tags) for row in rows])
     return {
         "struct_ids": ids,

@@ -136,11 +136,16 @@ class LayoutTask:
         has_stem = visual_backbone is None or support > 0
         if has_stem and stem == "convolution" and size.patch & (size.patch - 1):
             raise UsageError(f"task.stem = convolution halves the picture: task.patch = {size.patch} is no power of 2")
+        if order == "diffusion" and guidance != 1 and not condition_dropout:
+            raise UsageError(
+                f"task.guidance = {guidance:g} needs a model that is trained without its condition, too",
+                why="task.condition_dropout = 0: what the model would say without a page is unknown",
+                do="add --set task.guidance=1, or train with --set task.condition_dropout=0.1",
+            )
         if order == "left-to-right" and (keys == "flat" or scales or support or experts > 1):
             raise UsageError("task.keys = flat, task.scales, task.support and task.experts belong to order = diffusion")
         self.size, self.stem, self.image_size = size, stem, image_size
         self.regularisers = {"dropout": dropout, "drop_path": drop_path, "feature_noise": feature_noise}
-        self.condition_dropout = condition_dropout
         self.sampling = Sampling(steps, guidance, guidance_schedule == "ramp", temperature)
         self.format, self.on_bad_sample, self.max_bad_fraction = format, on_bad_sample, max_bad_fraction
         folders = {"visual": visual_backbone, "text": text_backbone}
@@ -271,7 +276,7 @@ class LayoutTask:
         if all(sample["image"] is not None for sample in samples):
             batch["pixel_values"] = pixels([sample["image"] for sample in samples])
         nodes = 0
-        if all(sample["structure"] is not None for sample in samples):
+        if any(sample["structure"] is not None for sample in samples):
             batch |= structures([sample["structure"] for sample in samples], self.tags)
             nodes = batch["struct_ids"].shape[1]
         if self.has_props:
@@ -284,18 +289,8 @@ class LayoutTask:
 
         `outputs` know a part of the right answer and are therefore not looked at.
         """
-        self._check_guidance()
         trees = self.order.write(model, batch, self.sampling)
         return self._predicted(trees, batch)
-
-    def _check_guidance(self) -> None:
-        guided = isinstance(self.order, DiffusionOrder) and self.sampling.guidance != 1
-        if guided and not self.condition_dropout:
-            raise UsageError(
-                f"task.guidance = {self.sampling.guidance:g} needs a model that was trained without its condition, too",
-                why="task.condition_dropout = 0: what the model would say without a page is unknown",
-                do="add --set task.guidance=1, or train with --set task.condition_dropout=0.1",
-            )
 
     def _predicted(self, trees: Sequence[Node], batch: Batch) -> dict[str, Any]:
         named = [name_sources(tree, page) for tree, page in zip(trees, batch["structures"], strict=True)]
@@ -315,7 +310,6 @@ class LayoutTask:
 
     def answers(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> list[Answer]:
         """Return a layout for each sample."""
-        self._check_guidance()
         trees = self.order.write(model, batch, self.sampling)
         looks: Sequence[Looks] = self.order.look(model, batch, trees) if "pixel_values" in batch else [[]] * len(trees)
         return [

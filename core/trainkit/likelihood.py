@@ -1,11 +1,12 @@
-"""Cross-entropy of slots and of their pointers, where some classes are impossible. Pure functions."""
+"""Likelihoods of classes and pointers where some are impossible, for losses to share. Pure functions."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from trainkit.contracts import IGNORED_LABEL
+
+from .contracts import IGNORED_LABEL
 
 IMPOSSIBLE = -1e4  # the logit of what cannot be; anything beyond half of it counts as that, as bf16 rounds it
 
