@@ -63,7 +63,8 @@ class ElementCombination(nn.Module):
         align_weight: weight of the alignment; 0 leaves it out.
         l2_weight: weight of the squared logits; 0 leaves them out.
         context_weight: weight of the context; 0 leaves it out.
-        pad_weight: weight of empty slots.
+        pad_weight: weight of empty slots. 3.8 gives padding .1; a slot of a tree that stays empty is an answer like
+            any other, and with .1 models write too much [reading].
         pad_id: the class of empty slots; -1 where there is none.
     """
 
@@ -79,7 +80,7 @@ class ElementCombination(nn.Module):
         align_weight: NonNegativeFloat = 0.1,
         l2_weight: NonNegativeFloat = 1e-4,
         context_weight: NonNegativeFloat = 0.05,
-        pad_weight: NonNegativeFloat = 0.1,
+        pad_weight: NonNegativeFloat = 1.0,
         pad_id: Annotated[int, Field(ge=-1)] = 0,
     ) -> None:
         super().__init__()

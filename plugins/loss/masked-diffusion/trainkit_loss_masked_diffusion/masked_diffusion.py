@@ -58,7 +58,8 @@ class MaskedDiffusion(nn.Module):
         label_smoothing: share of the target spread over the possible classes; unset: 0.1 for maskgit, else 0.
         pointer_weight: weight of the pointers; 0 leaves them out.
         joint: sum over a slot's pointers (the exact likelihood) instead of their mean.
-        pad_weight: weight of empty slots.
+        pad_weight: weight of empty slots. 3.8 gives padding .1; a slot of a tree that stays empty is an answer like
+            any other, and with .1 models write too much [reading].
         pad_id: the class of empty slots; -1 where there is none.
         steps: T, the discrete steps of d3pm.
         x0_weight: weight of the cross-entropy beside the divergence in d3pm.
@@ -73,7 +74,7 @@ class MaskedDiffusion(nn.Module):
         label_smoothing: Annotated[float, Field(ge=0, lt=1)] | None = None,
         pointer_weight: NonNegativeFloat = 1.0,
         joint: bool = False,
-        pad_weight: NonNegativeFloat = 0.1,
+        pad_weight: NonNegativeFloat = 1.0,
         pad_id: Annotated[int, Field(ge=-1)] = 0,
         steps: PositiveInt = 100,
         x0_weight: NonNegativeFloat = 0.1,

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 from trainkit.binding import bind_model
 from trainkit.errors import DataError, UsageError
@@ -188,8 +189,6 @@ def test_answers_show_screenshot_truth_prediction_and_attention(small):
 
 
 def test_inputs_are_pictures_and_folders_with_or_without_the_truth(tmp_path):
-    from PIL import Image
-
     write_sections(tmp_path / "data", count=10)
     folder = next((tmp_path / "data" / "test").iterdir())
     alone = tmp_path / "page.png"
@@ -201,6 +200,14 @@ def test_inputs_are_pictures_and_folders_with_or_without_the_truth(tmp_path):
     assert sample["structure"] is not None
     assert sample["is_known"]
     assert np.array_equal(page["image"], sample["image"])
+    write_envelope(tmp_path / "envelope", folder)
+    enveloped = LayoutTask(**SMALL).inputs([tmp_path / "envelope"]).__getitems__([0])[0]
+    assert (enveloped["id"], enveloped["is_known"]) == ("page", False)
+    assert enveloped["structure"] == sample["structure"]
+    (folder / "layout.json").write_text('{"section@div.nowhere": {"heading@h1": ""}}')
+    with pytest.raises(DataError) as refused:
+        LayoutTask(**SMALL).inputs([folder])
+    assert "does not fit the structure" in str(refused.value)
     with pytest.raises(DataError, match="no such input"):
         LayoutTask(**SMALL).inputs([tmp_path / "nothing.png"])
     (tmp_path / "broken.png").write_bytes(b"no picture")
@@ -217,6 +224,27 @@ def test_a_page_without_a_structure_may_stand_beside_one_that_has_it(small):
     assert mixed[1].files[".json"] == alone[0].files[".json"]
     assert "is_right" not in mixed[0].data
     assert "@" not in mixed[0].files[".json"], "there is nothing to point to"
+
+
+def write_envelope(folder, sample):
+    """Write a page as an envelope without its layout."""
+    folder.mkdir()
+    (folder / "screenshot.png").write_bytes((sample / "screenshot.png").read_bytes())
+    with Image.open(sample / "screenshot.png") as picture:
+        width, height = picture.size
+    screenshot = json.dumps({"path": "screenshot.png", "width": width, "height": height})
+    structure = '{"type": "HTMLObject", "data": ' + (sample / "structure.json").read_text() + "}"
+    (folder / "example.json").write_text(
+        '{"id": "page", "screenshot": ' + screenshot + ', "structure": ' + structure + "}"
+    )
+
+
+def test_validate_remarks_on_layouts_that_are_cut(tmp_path):
+    write_sections(tmp_path, count=50)
+    found = LayoutTask(**SMALL, max_length=8).inspect(tmp_path)
+    assert [finding.rule for finding in found.findings if finding.rule == "cut"]
+    assert not any(finding.is_fault for finding in found.findings)
+    assert not LayoutTask(**SMALL).inspect(tmp_path).findings
 
 
 def test_layouts_are_written_in_the_language_they_were_read_from():
@@ -246,6 +274,8 @@ def test_long_layouts_are_cut_at_subtree_borders_and_counted():
         {"patch": 24, "image_size": 96},
         {"order": "left-to-right", "keys": "flat"},
         {"scales": (100,)},
+        {"scales": (128,)},
+        {"scales": (96, 64)},
     ],
 )
 def test_options_that_contradict_are_refused(options):

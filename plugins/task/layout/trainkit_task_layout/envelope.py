@@ -80,7 +80,7 @@ def read_envelope(envelope: Envelope, reading: Reading, size: int) -> dict[str, 
     if envelope.fault is not None:
         raise envelope.fault
     path, content, tries = envelope.path, envelope.content, Attempts()
-    picture = tries(_screenshot, content.get("screenshot"), path, reading, size)
+    picture = tries(screenshot_in, content.get("screenshot"), path, reading, size)
     html, section = content.get("structure"), content.get("layout")
     if _holds_layout(html) and not _holds_layout(section):
         html, section = section, html
@@ -88,8 +88,8 @@ def read_envelope(envelope: Envelope, reading: Reading, size: int) -> dict[str, 
     else:
         tries(_expect_type, html, "structure", HTML, path)
         tries(_expect_type, section, "layout", SECTION, path)
-    structure = tries(tree_in, _structure, html, path)
-    found = tries(tree_in, _layout, section, path)
+    structure = tries(tree_in, structure_in, html, path)
+    found = tries(tree_in, layout_in, section, path)
     boxes = tries(boxes_beside, path.parent, reading.root)
     tries.settle()
     assert picture is not None
@@ -123,7 +123,7 @@ def _choose(envelopes: list[Envelope], listed: dict[str, list[str]], reading: Re
     return {part: [by_id.get(name) or missing[name] for name in names] for part, names in listed.items()}
 
 
-def _screenshot(value: Any, path: Path, reading: Reading, size: int) -> Picture:
+def screenshot_in(value: Any, path: Path, reading: Reading, size: int) -> Picture:
     named = tree_in(lambda item: fields(item, '"screenshot"'), value, path)
     where = named.get("path")
     if not isinstance(where, str) or not where:
@@ -150,11 +150,11 @@ def _expect_type(value: Any, name: str, expected: str, path: Path) -> None:
         raise Fault(path, f'"{name}" has the type {found!r}; expected "{expected}"', "type")
 
 
-def _structure(value: Any) -> Node:
+def structure_in(value: Any) -> Node:
     return structure_of(fields(value, '"structure"').get("data"))
 
 
-def _layout(value: Any) -> tuple[Node, dict[str, str]]:
+def layout_in(value: Any) -> tuple[Node, dict[str, str]]:
     held = fields(value, '"layout"')
     layout, props = layout_of(held.get("data"))
     return layout, {**props, **props_of(held.get("props"))}

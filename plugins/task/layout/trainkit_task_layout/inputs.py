@@ -8,11 +8,15 @@ from typing import Any
 
 from trainkit.errors import DataError, printable
 
+from .alignment import align
 from .dataset import LayoutDataset
+from .envelope import layout_in, open_envelope, screenshot_in, structure_in
 from .files import Fault, read_text
-from .pictures import SUFFIXES, find_picture, read_picture
+from .folders import EXAMPLE, tree_in
+from .pictures import SUFFIXES, Picture, find_picture, read_picture
 from .pix2code import parse_gui
-from .tree import NAMELESS, node, parse_layout, parse_structure
+from .reading import Reading
+from .tree import NAMELESS, Node, node, parse_layout, parse_structure
 
 SCREENSHOT, STRUCTURE, LAYOUT, GUI = "screenshot", "structure.json", "layout.json", ".gui"
 
@@ -20,8 +24,8 @@ SCREENSHOT, STRUCTURE, LAYOUT, GUI = "screenshot", "structure.json", "layout.jso
 def read_inputs(paths: Sequence[Path], size: int) -> LayoutDataset:
     """Return the pages in files and folders, in the order of the paths; raise DataError with the place.
 
-    A page is a picture (beside it may lie the true NAME.gui), or a folder with screenshot.png and, where they are
-    known, structure.json and layout.json. A folder of pages stands for all of them.
+    A page is a picture (beside it may lie the true NAME.gui), a folder with screenshot.png and, where they are known,
+    structure.json and layout.json, or a folder with example.json. A folder of pages stands for all of them.
 
     Args:
         paths: files and folders.
@@ -37,7 +41,7 @@ def read_inputs(paths: Sequence[Path], size: int) -> LayoutDataset:
             raise DataError(
                 "no page was found",
                 where=printable(str(path)),
-                why=f"a page is a picture ({', '.join(SUFFIXES)}), or a folder with {SCREENSHOT}.png",
+                why=f"a page is a picture ({', '.join(SUFFIXES)}), or a folder with {SCREENSHOT}.png or {EXAMPLE}",
             )
         for page in pages:
             try:
@@ -50,14 +54,17 @@ def read_inputs(paths: Sequence[Path], size: int) -> LayoutDataset:
 
 
 def _pages(path: Path) -> Iterator[Path]:
-    if path.is_file() or _screenshot(path) is not None:
+    if path.is_file() or _is_page(path):
         yield path
     else:
         for inner in sorted(path.iterdir()):
-            if (inner.is_dir() and _screenshot(inner) is not None) or (
-                inner.is_file() and inner.suffix.lower() in SUFFIXES
-            ):
+            is_picture = inner.is_file() and inner.suffix.lower() in SUFFIXES
+            if is_picture or (inner.is_dir() and _is_page(inner)):
                 yield inner
+
+
+def _is_page(folder: Path) -> bool:
+    return (folder / EXAMPLE).exists() or _screenshot(folder) is not None
 
 
 def _screenshot(folder: Path) -> Path | None:
@@ -67,6 +74,8 @@ def _screenshot(folder: Path) -> Path | None:
 
 def _read(page: Path, size: int) -> dict[str, Any]:
     page = page.resolve()
+    if (page / EXAMPLE).exists():
+        return _enveloped(page / EXAMPLE, size)
     folder = page if page.is_dir() else page.parent
     picture_path = _screenshot(page) if page.is_dir() else page
     assert picture_path is not None
@@ -79,16 +88,40 @@ def _read(page: Path, size: int) -> dict[str, Any]:
             layout, props = _parsed(page / LAYOUT, folder, parse_layout)
     elif page.with_suffix(GUI).exists():
         layout = _parsed(page.with_suffix(GUI), folder, parse_gui)
+    name = page.name if page.is_dir() else page.stem
+    return _page(name, picture, structure, layout, props, picture_path)
+
+
+def _enveloped(path: Path, size: int) -> dict[str, Any]:
+    """Return the page of an example.json; its structure and layout need not be there."""
+    envelope = open_envelope(path, path.parent)
+    if envelope.fault is not None:
+        raise envelope.fault
+    picture = screenshot_in(envelope.content.get("screenshot"), path, Reading(path.parent), size)
+    html, section = (envelope.content.get(name) for name in ("structure", "layout"))
+    structure = None if html is None else tree_in(structure_in, html, path)
+    layout, props = (None, {}) if section is None else tree_in(layout_in, section, path)
+    return _page(envelope.id, picture, structure, layout, props, path)
+
+
+def _page(
+    name: str, picture: Picture, structure: Node | None, layout: Node | None, props: dict[str, str], source: Path
+) -> dict[str, Any]:
+    if structure is not None and layout is not None:
+        try:
+            align(structure, layout)
+        except ValueError as error:
+            raise Fault(source, f"the layout does not fit the structure: {error}", "source") from None
     return {
-        "id": page.name if page.is_dir() else page.stem,
+        "id": name,
         "image": picture.square,
         "size": picture.size,
         "structure": structure,
         "layout": node(NAMELESS) if layout is None else layout,
         "is_known": layout is not None,
         "props": props,
-        "source": str(picture_path),
-        "hashes": {},
+        "source": str(source),
+        "hashes": {"screenshot": picture.hash},
     }
 
 

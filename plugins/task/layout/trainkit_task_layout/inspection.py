@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainkit.contracts import Finding, Inspection
+from trainkit.contracts import Finding, Inspection, Splits
 from trainkit.errors import DataError
 
 from .dataset import difficulty_features
@@ -19,13 +19,19 @@ from .tree import Node, TargetKey, depth, parse_target_key, walk
 Facts = dict[str, float | str]
 
 
-def inspect(data: Path, size: int = 128, format: Format = "auto") -> Inspection:
+def inspect(
+    data: Path,
+    size: int = 128,
+    format: Format = "auto",
+    look: Callable[[Splits], Iterable[Finding]] = lambda splits: (),
+) -> Inspection:
     """Return what there is to know about a data folder, every fault included.
 
     Args:
         data: the folder.
         size: side of the square, in pixels, into which pictures are fitted.
         format: the format of the data; 'auto' takes the only one that fits.
+        look: what else is to be said of the splits, where there are any.
 
     Raises:
         DataError: there is nothing to look at: no folder, no samples, or several formats at once.
@@ -35,7 +41,9 @@ def inspect(data: Path, size: int = 128, format: Format = "auto") -> Inspection:
     parts = reading.without_copies(parts)
     samples = [sample for each in parts.values() for sample in each]
     try:
-        counts = {part: len(dataset) for part, dataset in reading.splits(dict(parts)).items()}
+        splits = reading.splits(dict(parts))
+        counts = {part: len(dataset) for part, dataset in splits.items()}
+        reading.findings += look(splits)
     except DataError as error:
         reading.findings.append(Finding("splits", ".", f"{error.what}; {error.do}"))
         counts = {part: len(each) for part, each in parts.items() if each}

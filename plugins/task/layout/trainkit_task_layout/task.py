@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import nn
 from trainkit import hookimpl
-from trainkit.contracts import Answer, Batch, Inspection, Outputs, Sample, Splits
+from trainkit.contracts import Answer, Batch, Finding, Inspection, Outputs, Sample, Splits
 from trainkit.errors import UsageError
 from trainkit.live import Run
 from trainkit.plan import Stage
@@ -74,7 +74,7 @@ class LayoutTask:
         mask_schedule: how the share of hidden slots follows the time.
         condition_dropout: probability that a training sample loses its whole condition; guidance needs it.
         part_dropout: probability that it loses only its picture, or only its structure.
-        scales: further sides, ascending, at which pictures are read in training, for multi-scale losses.
+        scales: smaller sides, ascending, at which pictures are also read in training, for multi-scale losses.
         steps: most steps in which generation uncovers the slots of a level.
         guidance: classifier-free guidance of generation; 1 for none.
         guidance_schedule: whether the guidance is constant or rises over the steps.
@@ -133,6 +133,11 @@ class LayoutTask:
         for side in (image_size, *scales):
             if side % size.patch and visual_backbone is None:
                 raise UsageError(f"task.image_size and task.scales: {side} is not a multiple of the patch {size.patch}")
+        if list(scales) != sorted(set(scales)) or any(side >= image_size for side in scales):
+            raise UsageError(
+                f"task.scales = {list(scales)} must ascend and stay below task.image_size = {image_size}",
+                why="the picture itself is the largest scale; smaller ones are made of it",
+            )
         has_stem = visual_backbone is None or support > 0
         if has_stem and stem == "convolution" and size.patch & (size.patch - 1):
             raise UsageError(f"task.stem = convolution halves the picture: task.patch = {size.patch} is no power of 2")
@@ -171,10 +176,8 @@ class LayoutTask:
     @property
     def defaults(self) -> Mapping[str, Any]:
         """Return the settings that this task proposes."""
-        # An empty slot is how a tree ends here, and no filling: it weighs as much as any other.
-        diffusion = {"loss.use": "masked-diffusion", "loss.pad_weight": 1.0}
         return {
-            **(diffusion if isinstance(self.order, DiffusionOrder) else {"loss.use": "cross-entropy"}),
+            "loss.use": "masked-diffusion" if isinstance(self.order, DiffusionOrder) else "cross-entropy",
             "metric": ["token-accuracy", "element-f1", "layout-quality", "token-error"],
             "augmenter": ["layout"],
             "callback": ["sample-outputs"],
@@ -207,17 +210,30 @@ class LayoutTask:
 
     def _read(self, data: Path) -> Splits:
         splits = read_data(data, self.image_size, self.on_bad_sample, self.max_bad_fraction, self.format)
-        self.fit(splits.train)
-        cut = [
-            f"{count} of {len(part)} {name} layouts do not fit {self.order.longest_allowed}: cut at subtree borders"
-            for name, part in splits.items()
-            if (count := sum(self.order.is_cut(sample) for sample in part.__getitems__(list(range(len(part))))))
-        ]
+        cut = [finding.text for finding in self._cuts(splits)]
         return replace(splits, warnings=(*splits.warnings, *cut))
+
+    def _cuts(self, splits: Splits) -> list[Finding]:
+        """Return a remark for each split with layouts that do not fit what training teaches."""
+        self.fit(splits.train)
+        counts = {
+            name: (sum(self.order.is_cut(sample) for sample in part.__getitems__(list(range(len(part))))), len(part))
+            for name, part in splits.items()
+        }
+        return [
+            Finding(
+                "cut",
+                ".",
+                f"{cut} of {count} {name} layouts do not fit {self.order.longest_allowed}: cut at subtree borders",
+                is_fault=False,
+            )
+            for name, (cut, count) in counts.items()
+            if cut
+        ]
 
     def inspect(self, data: Path) -> Inspection:
         """Look at data and tell all that is wrong with it."""
-        return inspect(data, self.image_size, self.format)
+        return inspect(data, self.image_size, self.format, self._cuts)
 
     def fit(self, train: Any) -> None:
         """Learn words, shapes of trees and usual answers from the training split."""
