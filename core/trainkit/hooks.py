@@ -157,7 +157,10 @@ class Events:
 
     @hookspec
     def before_evaluation(self, run: Run, split: str) -> None:
-        """Hear that an evaluation begins: the place to swap averaged weights in."""
+        """Hear that an evaluation begins: the place to swap averaged weights in.
+
+        `split` is train, val or test; or samples or inputs, where a model only answers and nothing is measured.
+        """
 
     @hookspec
     def after_evaluation(self, run: Run, split: str, results: Mapping[str, float]) -> None:
