@@ -277,9 +277,26 @@ def test_layouts_without_sources_have_no_pointer_term():
     assert MaskedDiffusion()(**none).terms["pointer"][0].item() == 0
     del values["pointer_logits"]
     output = MaskedDiffusion()(**values)
-    assert list(output.inactive) == ["pointer"]
+    assert list(output.inactive) == ["pointer", "geometry"]
     assert set(output.terms) == {"base"}
-    assert list(MaskedDiffusion(pointer_weight=0)(**values).inactive) == []
+    assert list(MaskedDiffusion(pointer_weight=0, box_weight=0)(**values).inactive) == []
+
+
+def test_boxes_of_hidden_slots_are_learned_by_their_mean_distance():
+    values = example()
+    labels, masked = values["labels"], values["masked"]
+    truth, guess = torch.rand(*labels.shape, 4), torch.rand(*labels.shape, 4).requires_grad_()
+    has_box = (labels > 0) & (torch.arange(labels.shape[1]) % 2 == 0)
+    output = MaskedDiffusion(pad_weight=0.5).eval()(**values, boxes=truth, box_predictions=guess, box_mask=has_box)
+    expected = sum(
+        float((guess[b, n] - truth[b, n]).abs().mean().detach()) for b, n in (has_box & masked).nonzero().tolist()
+    )
+    total, count = output.terms["geometry"]
+    assert float(total) == pytest.approx(expected, rel=1e-5)
+    assert float(count) == float(output.count)
+    output.sum.backward()
+    assert (guess.grad[~(has_box & masked)] == 0).all(), "visible slots and those without a box teach nothing"
+    assert "geometry" not in output.inactive
 
 
 def test_terms_are_live_and_make_up_the_sum():

@@ -50,14 +50,19 @@ class MaskedDiffusion(nn.Module):
     elements. Sum and count are both weighted by it: the loss is a weighted mean, decomposes over samples, and gives
     ln V for an even predictor whatever the weight. With nothing to predict it is an exact 0.
 
-    Pointers (see `pointer_losses`) are hidden and weighted with their slot. They need `pointer_logits` and `sources`;
-    without them the term is named inactive. Smoothing acts in training, on hidden slots only; evaluation is plain.
+    Pointers (see `pointer_losses`) are hidden and weighted with their slot. They need `pointer_logits` and `sources`.
+    Boxes are hidden with their slot, too: the term `geometry` is the mean distance of their four numbers from the truth
+    [DLT 2303.03755 learns them jointly, by squares and with noise of their own; plain distance without noise: reading].
+    It needs `box_predictions`, `boxes` and `box_mask`. A term that lacks what it needs is named inactive.
+
+    Smoothing acts in training, on hidden slots only; evaluation is plain.
 
     Args:
         kind: 'maskgit', 'mdlm' or 'd3pm'.
         label_smoothing: share of the target spread over the possible classes; unset: 0.1 for maskgit, else 0.
         pointer_weight: weight of the pointers; 0 leaves them out.
         joint: sum over a slot's pointers (the exact likelihood) instead of their mean.
+        box_weight: weight of the boxes; 0 leaves them out.
         pad_weight: weight of empty slots. 3.8 gives padding .1; a slot of a tree that stays empty is an answer like
             any other, and with .1 models write too much [reading].
         pad_id: the class of empty slots; -1 where there is none.
@@ -74,6 +79,7 @@ class MaskedDiffusion(nn.Module):
         label_smoothing: Annotated[float, Field(ge=0, lt=1)] | None = None,
         pointer_weight: NonNegativeFloat = 1.0,
         joint: bool = False,
+        box_weight: NonNegativeFloat = 1.0,
         pad_weight: NonNegativeFloat = 1.0,
         pad_id: Annotated[int, Field(ge=-1)] = 0,
         steps: PositiveInt = 100,
@@ -83,7 +89,7 @@ class MaskedDiffusion(nn.Module):
         self.kind: Kind = kind
         default = MASKGIT_SMOOTHING if kind == "maskgit" else 0.0
         self.label_smoothing = default if label_smoothing is None else label_smoothing
-        self.pointer_weight, self.joint = pointer_weight, joint
+        self.pointer_weight, self.joint, self.box_weight = pointer_weight, joint, box_weight
         self.pad_weight, self.pad_id = pad_weight, pad_id
         self.steps, self.x0_weight = steps, x0_weight
 
@@ -97,6 +103,9 @@ class MaskedDiffusion(nn.Module):
         pointer_logits: Tensor | None = None,
         sources: Tensor | None = None,
         struct_mask: Tensor | None = None,
+        box_predictions: Tensor | None = None,
+        boxes: Tensor | None = None,
+        box_mask: Tensor | None = None,
     ) -> LossOutput:
         """Return the loss of logits [B, N, C] for labels [B, N], and of the pointers where they are given.
 
@@ -109,6 +118,9 @@ class MaskedDiffusion(nn.Module):
             pointer_logits: [B, N, K, S+1].
             sources: [B, N, K].
             struct_mask: [B, S] bool, the structure nodes that exist.
+            box_predictions: [B, N, 4] centre x, centre y, width, height as shares of the picture.
+            boxes: [B, N, 4].
+            box_mask: [B, N] bool, the slots that have a box.
         """
         weights = slot_weights(labels, self.pad_id, self.pad_weight)
         visible = torch.zeros_like(labels, dtype=torch.bool) if masked is None else ~masked
@@ -132,9 +144,14 @@ class MaskedDiffusion(nn.Module):
             slots["pointer"] = pointers * scale
         elif self.pointer_weight:
             inactive.append("pointer")
+        if self.box_weight and box_predictions is not None and boxes is not None and box_mask is not None:
+            distances = (box_predictions.float() - boxes).abs().mean(-1)
+            slots["geometry"] = distances * box_mask * scale
+        elif self.box_weight:
+            inactive.append("geometry")
 
         count = counted.sum()
-        wanted = {"base": 1.0, "pointer": self.pointer_weight}
+        wanted = {"base": 1.0, "pointer": self.pointer_weight, "geometry": self.box_weight}
         terms = {name: (losses.sum(), count) for name, losses in slots.items()}
         total = torch.stack([wanted[name] * losses for name, losses in slots.items()]).sum(0)
         elements = (targets != IGNORED_LABEL) & (targets != self.pad_id)

@@ -175,7 +175,7 @@ def test_terms_parts_and_missing_terms_of_the_main_loss_are_passed_on():
     assert set(output.terms) == {"base", "consistency"}
     assert {"base", "nll", "consistency"} == set(output.parts)
     assert output.weights == {"base": 1.0, "consistency": 0.2}
-    assert list(output.inactive) == ["pointer"]
+    assert list(output.inactive) == ["pointer", "geometry"]
 
 
 def test_a_main_loss_without_terms_or_losses_of_samples_serves_too():

@@ -160,11 +160,11 @@ def test_terms_are_those_of_the_losses_they_come_from():
     found = means(multitask()(**values))
     lengths = (values["labels"] != -100).sum(1)
 
-    def alone(name: str) -> LossOutput:
-        loss = built("loss", name)
+    def alone(spec: object) -> LossOutput:
+        loss = built("loss", spec)
         return bind_loss(loss)({name: values[name] for name in values})
 
-    diff, element = alone("masked-diffusion"), alone("element-combination")
+    diff, element = alone({"use": "masked-diffusion", "box_weight": 0.0}), alone("element-combination")
     assert found["diff"] == pytest.approx(float(diff.sum / diff.count), rel=1e-5)
     aligned = float(element.terms["align"][0] / element.count)
     assert found["align"] == pytest.approx(aligned, rel=1e-5)

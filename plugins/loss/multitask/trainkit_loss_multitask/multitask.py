@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from trainkit.live import Run
 
 
+# The boxes have a term of their own here.
+ONLY_CLASSES = {"use": "masked-diffusion", "box_weight": 0.0}
+
+
 class Multitask(nn.Module):
     """Weigh several terms into one loss per real label, skip those the data cannot give, and log each with its weight.
 
@@ -72,7 +76,7 @@ class Multitask(nn.Module):
 
     def __init__(
         self,
-        diffusion: InnerLoss = "masked-diffusion",
+        diffusion: InnerLoss = ONLY_CLASSES,
         element: InnerLoss = "element-combination",
         tokens: InnerLoss = "cross-entropy",
         consistency: InnerLoss = "multi-scale-consistency",

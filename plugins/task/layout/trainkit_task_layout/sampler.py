@@ -65,7 +65,8 @@ def generate(
     used = torch.zeros_like(memory.node_mask)
     boxes = None
     for level in range(grammar.levels):
-        canvas, used, boxes = _uncover(model, canvas, level, memories, sampling, used, relations)
+        canvas, used, found = _uncover(model, canvas, level, memories, sampling, used, relations)
+        boxes = _with_level(boxes, found, canvas.levels == level)
         if level + 1 == grammar.levels:
             break
         grown = _grow(canvas, level, children, limit, table_levels)
@@ -75,6 +76,14 @@ def generate(
     sources = canvas.sources
     assert sources is not None
     return Generated(canvas.labels.where(canvas.levels >= 0, -1), canvas.parents, sources, boxes)
+
+
+def _with_level(boxes: Tensor | None, found: Tensor | None, active: Tensor) -> Tensor | None:
+    """Return the boxes with those of the slots of a level, for which they were found while the level was made."""
+    if boxes is None or found is None:
+        return found
+    grown = torch.nn.functional.pad(boxes, (0, 0, 0, found.shape[1] - boxes.shape[1]))
+    return torch.where(active[..., None], found, grown)
 
 
 def _roots(memory: Memory, grammar: Grammar, pointers: int, table_levels: int) -> Canvas:
