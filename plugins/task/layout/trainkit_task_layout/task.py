@@ -309,7 +309,7 @@ class LayoutTask:
         return self._predicted(trees, batch)
 
     def _predicted(self, trees: Sequence[Node], batch: Batch) -> dict[str, Any]:
-        named = [name_sources(tree, page) for tree, page in zip(trees, batch["structures"], strict=True)]
+        named = [self._named(tree, page) for tree, page in zip(trees, batch["structures"], strict=True)]
         return {
             "predictions": self.order.aligned(trees, batch),
             "predicted_elements": [elements(tree) for tree in trees],
@@ -319,6 +319,10 @@ class LayoutTask:
             "predicted_tokens": [written(tree) for tree in named],
             "target_tokens": [written(tree) for tree in batch["layouts"]],
         }
+
+    def _named(self, tree: Node, structure: Node | None) -> Node:
+        # Keys that are classes as a whole hold names already.
+        return tree if getattr(self.order, "is_flat", False) else name_sources(tree, structure)
 
     def inputs(self, paths: Sequence[Path]) -> LayoutDataset:
         """Read screenshots and sample folders; structure and layout need not be there."""
@@ -331,7 +335,7 @@ class LayoutTask:
         return [
             answer(
                 sample,
-                name_sources(tree, sample["structure"]),
+                self._named(tree, sample["structure"]),
                 self.writes_dsl,
                 picture_of_looks(sample["image"], seen) if seen else None,
             )
