@@ -43,10 +43,6 @@ class TestLayoutFromLeftToRightConformance(TestLayoutConformance):
     options = {"order": "left-to-right"}
 
 
-class TestLayoutWithFlatKeysConformance(TestLayoutConformance):
-    options = {"keys": "flat"}
-
-
 @pytest.fixture(scope="module", params=ORDERS)
 def fitted(request):
     task = LayoutTask(order=request.param, **SMALL)
@@ -67,21 +63,6 @@ def test_embedded_sample_has_50_sections_whatever_the_seed(fitted):
     assert [(name, len(part)) for name, part in splits.items()] == [("train", 35), ("val", 5), ("test", 10)]
     assert task.read(None, seed=7).fingerprint == splits.fingerprint
     assert splits.warnings == ()
-
-
-@pytest.mark.parametrize("options", [{}, {"keys": "flat"}, {"order": "left-to-right"}], ids=["slots", "flat", "words"])
-def test_layouts_that_are_written_right_come_out_with_the_names_of_their_sources(options, monkeypatch):
-    task = LayoutTask(**SMALL, **options)
-    splits = task.read(None, seed=0)
-    task.fit(splits.train)
-    samples = splits.train.__getitems__([0, 1, 2])
-    batch = task.collate(samples)
-    monkeypatch.setattr(task.order, "write", lambda *_: batch["target_trees"])
-    model = task.build_model().eval()
-    found = task.predict(model, batch, {})
-    assert found["predicted_tokens"] == found["target_tokens"]
-    assert any("@" in word for words in found["target_tokens"] for word in words)
-    assert [answer.data["is_right"] for answer in task.answers(model, batch, samples)] == [True] * 3
 
 
 def test_batch_has_the_promised_shapes(small):

@@ -17,7 +17,7 @@ from trainkit_task_layout.canvas import PAD_CLASS, PLACES
 from trainkit_task_layout.encoder import PageEncoder
 from trainkit_task_layout.layers import ANCESTORS
 from trainkit_task_layout.linear import delinearise
-from trainkit_task_layout.noise import guided, guided_elements, mask_rate, still_hidden, time_of
+from trainkit_task_layout.noise import guided, mask_rate, still_hidden, time_of
 from trainkit_task_layout.order_diffusion import STRUCTURE_INPUTS, DiffusionOrder
 from trainkit_task_layout.order_words import trail_of, words_of_pointed
 from trainkit_task_layout.presets import Size, parameter_count
@@ -234,17 +234,6 @@ def test_guidance_has_the_numbers_of_the_reference():
     torch.testing.assert_close(guided(given, free, 7.5).exp(), expected, atol=1e-6, rtol=0)
     impossible = guided(torch.tensor([0.0, -math.inf]), torch.tensor([0.0, -math.inf]), 7.5)
     assert impossible.tolist() == [0.0, -math.inf]
-
-
-def test_guidance_chooses_among_elements_and_leaves_emptiness_to_the_page():
-    given, free = torch.tensor([[1.0, 2.0, 1.5, -3.0]]), torch.tensor([[4.0, 0.0, 1.0, -9.0]])
-    found = guided_elements(given, free, 7.5, empty=0)
-    assert found.exp().sum() == pytest.approx(1.0, abs=1e-6)
-    assert found[0, 0] == pytest.approx(float(given.log_softmax(-1)[0, 0]), abs=1e-6)
-    among = guided(given[:, 1:], free[:, 1:], 7.5)
-    torch.testing.assert_close(found[:, 1:].softmax(-1), among.softmax(-1))
-    assert found[0, 1:].argmax() == 0
-    torch.testing.assert_close(guided_elements(given, free, 1.0, empty=0), given.log_softmax(-1))
 
 
 def test_guidance_does_not_change_how_many_slots_are_uncovered(splits, monkeypatch):

@@ -87,26 +87,6 @@ def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     return mixed.log_softmax(-1)
 
 
-def guided_elements(conditional: Tensor, unconditional: Tensor, scale: float, empty: int) -> Tensor:
-    """Return guided log-probabilities of classes in which guidance chooses among elements only.
-
-    Whether a slot is empty is left to the condition: guidance must not change how much is written [reading of 3.9].
-
-    Args:
-        conditional: [..., C] logits with the page.
-        unconditional: [..., C] logits without it.
-        scale: of the guidance.
-        empty: the class of an empty slot.
-    """
-    given = conditional.log_softmax(-1)
-    is_empty = torch.arange(given.shape[-1], device=given.device) == empty
-    elements = guided(
-        conditional.masked_fill(is_empty, -math.inf), unconditional.masked_fill(is_empty, -math.inf), scale
-    )
-    filled = given.masked_fill(is_empty, -math.inf).logsumexp(-1, keepdim=True)
-    return torch.where(is_empty, given, elements + filled)
-
-
 def guidance_at(scale: float, step: int, steps: int, ramp: bool) -> float:
     """Return the guidance of step 1 ... `steps`; a ramp rises from little to all of it [paper 2507.08965]."""
     return 1 + (scale - 1) * step / steps if ramp else scale

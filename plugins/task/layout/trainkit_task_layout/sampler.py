@@ -11,7 +11,7 @@ from torch import Tensor
 from .canvas import PAD_CLASS, PLACES, UNKNOWN_CLASS, Grammar
 from .diffusion import LayoutDiffusion
 from .encoder import Memory
-from .noise import drawn, guidance_at, guided, guided_elements, least_certain, mask_rate, still_hidden, time_of
+from .noise import drawn, guidance_at, guided, least_certain, mask_rate, still_hidden, time_of
 from .slot_decoder import IMPOSSIBLE, Canvas
 
 Reader = Callable[[bool], Memory]
@@ -183,7 +183,7 @@ def _scores(
     given = found[0]
     scores, pointers = given["logits"].float(), given.get("pointer_logits")
     if len(found) > 1:
-        scores = guided_elements(scores, found[1]["logits"].float(), scale, PAD_CLASS)
+        scores = guided(scores, found[1]["logits"].float(), scale)
         if pointers is not None:
             pointers = guided(pointers.float(), found[1]["pointer_logits"].float(), scale)
     return scores, pointers, given.get("box_predictions")
