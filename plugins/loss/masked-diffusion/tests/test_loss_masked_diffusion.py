@@ -292,7 +292,7 @@ def test_boxes_of_hidden_slots_are_learned_by_their_mean_distance():
         float((guess[b, n] - truth[b, n]).abs().mean().detach()) for b, n in (has_box & masked).nonzero().tolist()
     )
     total, count = output.terms["geometry"]
-    assert float(total) == pytest.approx(expected, rel=1e-5)
+    assert total.item() == pytest.approx(expected, rel=1e-5)
     assert float(count) == float(output.count)
     output.sum.backward()
     assert (guess.grad[~(has_box & masked)] == 0).all(), "visible slots and those without a box teach nothing"
