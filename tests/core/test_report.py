@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from trainkit.errors import CheckpointError
 from trainkit.report import Facts, duration, environment, number, readable, result_table, stage_table, write_report
-from trainkit.reporting.chart import chart, short, thinned, ticks
+from trainkit.reporting.axes import short, thinned, ticks
+from trainkit.reporting.chart import chart
 from trainkit.reporting.modelcard import model_card
 from trainkit.reporting.reportpage import chart_series, page
 from trainkit.rundir import MetricsFile, RunDirectory

@@ -10,7 +10,8 @@ from typing import Any
 from trainkit.errors import printable
 from trainkit.report import Facts, component_rows, duration, number, readable, result_table, stage_table, value_text
 
-from .chart import Points, chart
+from .axes import Points
+from .chart import chart
 from .runpictures import figures
 
 MAX_CHARTS = 12
