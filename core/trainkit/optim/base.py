@@ -1,0 +1,97 @@
+"""The base of trainkit's optimizers: checked groups, refused gradients, and a state that keeps its precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from .checks import check_gradients, check_group
+
+FULL = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+
+
+def full_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which moments of such parameters are kept: float32 for half precision, else their own."""
+    return FULL.get(dtype, dtype)
+
+
+def closure_loss(closure: Callable[[], Any] | None) -> Any:
+    """Return what a closure returns, called with gradients enabled; None without one."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
+
+
+class Optimizer(torch.optim.Optimizer):
+    """Check what an optimizer is given, and load its state as it was saved.
+
+    A subclass adds `step`. PyTorch casts a loaded state to the dtype of the parameter, which would round the float32
+    moments of bfloat16 parameters; here a loaded state is what was saved, to the bit.
+
+    Args:
+        params: parameters, named parameters, or parameter groups.
+        defaults: hyper-parameters of groups that do not set their own.
+
+    Raises:
+        OptimizerError: lr, eps, weight_decay or a beta of some group is out of range.
+    """
+
+    takes_scheduler = True
+    takes_rate = True
+
+    def __init__(self, params: ParamsT, defaults: dict[str, Any]) -> None:
+        super().__init__(params, defaults)
+
+    @property
+    def label(self) -> str:
+        """Return the name that messages give."""
+        return type(self).__name__
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; it may set any hyper-parameter of its own."""
+        super().add_param_group(param_group)
+        check_group(self.label, self.param_groups[-1])
+
+    def with_gradient(self, group: dict[str, Any]) -> list[Tensor]:
+        """Return a group's parameters that have a gradient; raise OptimizerError for one that is sparse or complex."""
+        found = [p for p in group["params"] if p.grad is not None]
+        check_gradients(self.label, found)
+        return found
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take a saved state: tensors move to the parameter's device and keep the dtype they were saved in."""
+        super().load_state_dict(state_dict)
+        saved, own = state_dict["param_groups"], self.param_groups
+        for theirs, ours in zip(saved, own, strict=True):
+            for number, parameter in zip(theirs["params"], ours["params"], strict=True):
+                _keep_dtypes(state_dict["state"].get(number, {}), self.state.get(parameter, {}))
+
+
+def _keep_dtypes(saved: dict[str, Any], loaded: dict[str, Any]) -> None:
+    for key, value in saved.items():
+        if isinstance(value, Tensor) and value.dtype != loaded[key].dtype:
+            loaded[key] = value.to(device=loaded[key].device, copy=True)
+
+
+def plain_step(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a step that records no gradients."""
+    return torch.no_grad()(step)
+
+
+def tensors_of(params: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors of what an optimizer takes: tensors, (name, tensor) pairs, or groups of either."""
+    found: list[Tensor] = []
+    for item in params:
+        if isinstance(item, Tensor):
+            found.append(item)
+        elif isinstance(item, dict):
+            members = item["params"]
+            found += tensors_of([members] if isinstance(members, Tensor) else members)
+        else:
+            found.append(item[1])
+    return found

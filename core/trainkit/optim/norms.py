@@ -1,0 +1,24 @@
+"""Norms of whole tensors, whatever they are spread over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def whole(value: Tensor) -> Tensor:
+    """Return a value that every rank has: a distributed result is reduced over its ranks, any other one is itself."""
+    gather = getattr(value, "full_tensor", None)
+    return value if gather is None else gather()
+
+
+def full_norms(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the Euclidean norm of each tensor [tensors]; a distributed tensor's is that of the whole."""
+    return torch.stack([whole(norm) for norm in torch._foreach_norm(list(tensors))])
+
+
+def full_sum(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the sum of all elements of all tensors; a distributed tensor counts whole."""
+    return torch.stack([whole(tensor.sum()) for tensor in tensors]).sum()
