@@ -12,7 +12,7 @@ from torch.optim.optimizer import ParamsT
 
 from .base import Optimizer, closure_loss, full_dtype, plain_step
 from .blocks import AnyBlock, FlatBlock, ListBlock, Scratch, WholeBlock, parts_of
-from .checks import check_gradients
+from .checks import OptimizerError, check_gradients
 from .compiled import compiled_update
 from .layout import Layout, State
 from .ops import Operand, Ops
@@ -27,7 +27,7 @@ class ElementwiseOptimizer(Optimizer):
 
     On the CPU small parameters become views of flat buffers at their first step (identity, values and shapes stay), so
     that a thousand biases cost what a few matrices cost. A parameter without a gradient is skipped, and its counter of
-    steps does not advance. Moments of half-precision parameters are float32, and so is the arithmetic; the result is rounded.
+    steps does not advance. Half-precision parameters have float32 moments and arithmetic; the result is rounded.
 
     Args:
         params: parameters, named parameters, or parameter groups.
@@ -133,6 +133,12 @@ class ElementwiseOptimizer(Optimizer):
         return int(state.get("step", 0)), moments
 
     def _publish(self, block: AnyBlock) -> None:
+        if self.compiled and block.params[0].device.type != "cpu":
+            raise OptimizerError(
+                f"{self.label}: a compiled step is for the CPU",
+                where=f"parameters on {block.params[0].device}",
+                do="leave out optimizer.compiled: the multi-tensor step is used there",
+            )
         for number, param in enumerate(block.params):
             self.state[param] |= {"step": block.clock, **dict(zip(self.moments, block.moments_of(number), strict=True))}
 
