@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from .checks import check_gradients, check_group
+from .checks import OptimizerError, check_gradients, check_group
 
 FULL = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 
@@ -37,12 +37,18 @@ class Optimizer(torch.optim.Optimizer):
         params: parameters, named parameters, or parameter groups.
         defaults: hyper-parameters of groups that do not set their own.
 
+    Attributes:
+        takes_scheduler: whether an external scheduler may act on its rates.
+        takes_rate: whether its rate has a meaning that a range test can find.
+        beta_count: how many betas a group has, if it has any.
+
     Raises:
         OptimizerError: lr, eps, weight_decay or a beta of some group is out of range.
     """
 
     takes_scheduler = True
     takes_rate = True
+    beta_count = 2
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any]) -> None:
         super().__init__(params, defaults)
@@ -53,9 +59,17 @@ class Optimizer(torch.optim.Optimizer):
         return type(self).__name__
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; it may set any hyper-parameter of its own."""
+        """Add a group; it may set any hyper-parameter of its own. A refused group is not added."""
         super().add_param_group(param_group)
-        check_group(self.label, self.param_groups[-1])
+        try:
+            self.check(self.param_groups[-1])
+        except OptimizerError:
+            self.param_groups.pop()
+            raise
+
+    def check(self, group: dict[str, Any]) -> None:
+        """Raise OptimizerError where a hyper-parameter of a group is out of range; a subclass adds its own."""
+        check_group(self.label, group, self.beta_count)
 
     def with_gradient(self, group: dict[str, Any]) -> list[Tensor]:
         """Return a group's parameters that have a gradient; raise OptimizerError for one that is sparse or complex."""

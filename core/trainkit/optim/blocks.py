@@ -150,6 +150,7 @@ class WholeBlock(Block):
         self.piece = piece_length()
         self.flat = param.detach().view(-1)
         self.length = len(self.flat)
+        self.sizes = [self.length]
         self.flat_moments = [moment.view(-1) for moment in moments]
         rows = [row.split(self.piece) for row in (self.flat, *self.flat_moments)]
         self.pieces = [(row[0], tuple(row[1:])) for row in zip(*rows, strict=True)]
@@ -169,9 +170,12 @@ class WholeBlock(Block):
         norm: Tensor = torch.linalg.vector_norm(row, dtype=self.full)
         return norm.reshape(1)
 
-    def subtract_(self, row: Tensor, factors: Tensor) -> None:
-        """Subtract factors [1] x row from the parameter."""
-        self.flat.add_(row, alpha=-float(factors))
+    def subtract_(self, row: Tensor, factors: Tensor, share: float) -> None:
+        """Subtract factors [1] x row, and a share of the parameter itself, from the parameter; `row` is overwritten."""
+        if share:
+            self.flat.sub_(row.mul_(factors).add_(self.flat, alpha=share))
+        else:
+            self.flat.add_(row, alpha=-float(factors))
 
 
 class FlatBlock(Block):
@@ -226,9 +230,12 @@ class FlatBlock(Block):
         squares = row.to(self.full).square()
         return torch.segment_reduce(squares, "sum", lengths=self.lengths, unsafe=True).sqrt_()
 
-    def subtract_(self, row: Tensor, factors: Tensor) -> None:
-        """Subtract factors [parameters] x row from the parameters, segment by segment; `row` is overwritten."""
-        self.flat.sub_(row.mul_(torch.repeat_interleave(factors, self.lengths, output_size=self.length)))
+    def subtract_(self, row: Tensor, factors: Tensor, share: float) -> None:
+        """Subtract factors [parameters] x row, and a share of the parameters themselves; `row` is overwritten."""
+        row.mul_(torch.repeat_interleave(factors, self.lengths, output_size=self.length))
+        if share:
+            row.add_(self.flat, alpha=share)
+        self.flat.sub_(row)
 
 
 AnyBlock = FlatBlock | WholeBlock | ListBlock

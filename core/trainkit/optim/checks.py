@@ -19,19 +19,29 @@ class OptimizerError(UsageError, ValueError):
     """An optimizer was given parameters, options or gradients that it cannot work with."""
 
 
-def check_group(optimizer: str, group: Mapping[str, Any]) -> None:
+def check_group(optimizer: str, group: Mapping[str, Any], betas: int = 2) -> None:
     """Raise OptimizerError where a group's rate, betas, eps or weight decay are out of range.
 
     Args:
         optimizer: the name that the message gives.
         group: a parameter group with its defaults filled in; what it lacks is not checked.
+        betas: how many betas the optimizer takes.
     """
+    if "betas" in group and len(group["betas"]) != betas:
+        raise _out_of_range(optimizer, "betas", group["betas"], f"{betas} numbers")
     for key in ("lr", "eps", "weight_decay"):
-        if key in group and not _at_least_zero(group[key]):
+        if key in group and not all(map(_at_least_zero, _numbers(group[key]))):
             raise _out_of_range(optimizer, key, group[key], "a number of at least 0")
     for beta in group.get("betas", ()):
         if not (_at_least_zero(beta) and float(beta) < 1):
             raise _out_of_range(optimizer, "betas", group["betas"], "numbers of at least 0 and below 1")
+
+
+def check_bound(optimizer: str, group: Mapping[str, Any], key: str) -> None:
+    """Raise OptimizerError unless a group's bound is a number above 0, or None for no bound."""
+    bound = group[key]
+    if bound is not None and not (_at_least_zero(bound) and bound > 0):
+        raise _out_of_range(optimizer, key, bound, "a number above 0, or none for no bound")
 
 
 def check_gradients(optimizer: str, parameters: Iterable[Tensor]) -> None:
@@ -58,6 +68,11 @@ def check_gradients(optimizer: str, parameters: Iterable[Tensor]) -> None:
                 why="squares and signs of complex numbers are not what its formula means",
                 do="keep the parameter as a real tensor and use torch.view_as_complex in the model",
             )
+
+
+def _numbers(value: Any) -> list[Any]:
+    """Return the numbers of a hyper-parameter that has one, or several of which None is one to be chosen by the step."""
+    return [number for number in value if number is not None] if isinstance(value, tuple | list) else [value]
 
 
 def _at_least_zero(value: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,7 +20,12 @@ class ScaledOptimizer(ElementwiseOptimizer):
 
     A subclass gives `direction` in place of `update`, `lengths`, and a `formula` (p, g, *moments, *numbers) ->
     (direction, *moments). Norms of a distributed tensor are those of the whole, not of the shard.
+
+    Attributes:
+        measure: what `lengths` is given of each tensor: its Euclidean norm, or its root mean square.
     """
+
+    measure: Literal["norm", "rms"] = "norm"
 
     def direction(
         self,
@@ -46,6 +51,10 @@ class ScaledOptimizer(ElementwiseOptimizer):
         """
         raise NotImplementedError
 
+    def decay(self, group: dict[str, Any]) -> float:
+        """Return the share of the weights that a step takes away beside the direction: none."""
+        return 0.0
+
     def step_block(self, block: AnyBlock, group: dict[str, Any], numbers: tuple[float, ...]) -> None:
         """Step one block."""
         if isinstance(block, ListBlock):
@@ -57,8 +66,16 @@ class ScaledOptimizer(ElementwiseOptimizer):
         else:
             self._write_direction(block, group, numbers, out)
             weights, directions = block.norms(block.flat), block.norms(out)
-        factors = self.lengths(group, block.count, weights, directions)
-        block.subtract_(out, factors.to(out.dtype))
+        factors = self._factors(group, block.count, weights, directions, block.sizes)
+        block.subtract_(out, factors.to(out.dtype), self.decay(group))
+
+    def _factors(
+        self, group: dict[str, Any], step: int, weights: Tensor, directions: Tensor, sizes: Sequence[int]
+    ) -> Tensor:
+        if self.measure == "rms":
+            roots = torch.tensor(sizes, dtype=directions.dtype, device=directions.device).sqrt_()
+            weights, directions = weights / roots, directions / roots
+        return self.lengths(group, step, weights, directions)
 
     def _write_direction(
         self, block: FlatBlock | WholeBlock, group: dict[str, Any], numbers: tuple[float, ...], out: Tensor
@@ -71,7 +88,7 @@ class ScaledOptimizer(ElementwiseOptimizer):
     def _run(
         self, block: FlatBlock | WholeBlock, group: dict[str, Any], numbers: tuple[float, ...], out: Tensor
     ) -> tuple[Tensor, Tensor]:
-        kernel = compiled_direction(type(self).formula, block.dtype, len(self.moments), len(numbers))
+        kernel = compiled_direction(self.formula, block.dtype, len(self.moments), len(numbers))
         gradient = self.gradient_row(block, group)
         squares = kernel([block.flat, gradient, *block.flat_moments, numbers_tensor(numbers), out])
         if isinstance(block, FlatBlock):
@@ -83,6 +100,8 @@ class ScaledOptimizer(ElementwiseOptimizer):
         parts = parts_of(block, self.scratch, self.scratches, flip=group["maximize"])
         for ops, p, g, moments, work in parts:
             out = self.direction(ops, None, p, g, moments, work, *numbers)
-            factors = self.lengths(group, block.count, full_norms(p), full_norms(out))
+            factors = self._factors(group, block.count, full_norms(p), full_norms(out), [t.numel() for t in p])
             torch._foreach_mul_(out, list(factors.unbind()))
+            if share := self.decay(group):
+                torch._foreach_add_(out, p, alpha=share)
             torch._foreach_sub_(p, out)
