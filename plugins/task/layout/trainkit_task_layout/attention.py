@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from trainkit.reporting.contactsheet import clipped
 
 from .layers import Attention
 
 # For each node its base and the weights of the patches, [P].
 Looks = list[tuple[str, Tensor]]
-TILE, COLUMNS, MOST_TILES = 192, 4, 12
+# A sheet shrinks three columns to half of their width: the bases below are still read there.
+TILE, COLUMNS, MOST_TILES, LABEL = 200, 3, 12, 22
+CAPTION = LABEL + 8
 HEAT = np.array([230, 40, 20], dtype=np.float32)
 
 
@@ -54,18 +57,19 @@ def picture_of_looks(image: np.ndarray, looks: Looks) -> np.ndarray | None:
         return None
     shown = list(by_base.items())[:MOST_TILES]
     rows = -(-len(shown) // COLUMNS)
-    sheet = Image.new("RGB", (min(COLUMNS, len(shown)) * TILE, rows * TILE), "white")
+    sheet = Image.new("RGB", (min(COLUMNS, len(shown)) * TILE, rows * (TILE + CAPTION)), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(LABEL)
     for number, (base, weights) in enumerate(shown):
-        sheet.paste(_tile(image, weights, base), (number % COLUMNS * TILE, number // COLUMNS * TILE))
+        left, top = number % COLUMNS * TILE, number // COLUMNS * (TILE + CAPTION)
+        sheet.paste(_tile(image, weights), (left, top))
+        pen.text((left + 4, top + TILE + 2), clipped(base, TILE - 8, LABEL), fill=(20, 20, 20), font=font)
     return np.asarray(sheet)
 
 
-def _tile(image: np.ndarray, weights: Tensor, base: str) -> Image.Image:
+def _tile(image: np.ndarray, weights: Tensor) -> Image.Image:
     side = math.isqrt(weights.numel())
     grid = (weights / weights.max().clamp(min=1e-9)).view(side, side).numpy()
     heat = Image.fromarray((grid * 255).astype(np.uint8)).resize((TILE, TILE), Image.Resampling.BILINEAR)
     share = np.asarray(heat, dtype=np.float32)[..., None] / 255 * 0.75
     page = np.asarray(Image.fromarray(image).resize((TILE, TILE)), dtype=np.float32)
-    tile = Image.fromarray((page * (1 - share) + HEAT * share).astype(np.uint8))
-    ImageDraw.Draw(tile).text((4, TILE - 14), base, fill=(20, 20, 20))
-    return tile
+    return Image.fromarray((page * (1 - share) + HEAT * share).astype(np.uint8))
