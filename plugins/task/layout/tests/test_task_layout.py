@@ -211,8 +211,29 @@ def test_inputs_are_pictures_and_folders_with_or_without_the_truth(tmp_path):
     with pytest.raises(DataError, match="no such input"):
         LayoutTask(**SMALL).inputs([tmp_path / "nothing.png"])
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="an input cannot be read") as refused:
         LayoutTask(**SMALL).inputs([tmp_path / "broken.png"])
+    assert "do:    repair or remove it" in str(refused.value)
+
+
+def test_all_inputs_that_cannot_be_read_are_named_at_once(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "good.png")
+    Image.new("RGB", (32, 32)).save(tmp_path / "blank.png")
+    for number in range(24):
+        (tmp_path / f"empty-{number:02d}.png").touch()
+    with pytest.raises(DataError) as refused:
+        LayoutTask(**SMALL).inputs([tmp_path])
+    told = str(refused.value)
+    assert "25 of 26 inputs cannot be read" in told
+    assert "blank.png: a blank picture" in told
+    assert "empty-18.png: an empty picture file" in told
+    assert "empty-19.png" not in told
+    assert "... and 5 more" in told
+    assert "repair or remove them" in told
+    empty = tmp_path / "outer" / "inner" / "page"
+    empty.mkdir(parents=True)
+    with pytest.raises(DataError, match="folders below its pages are not searched"):
+        LayoutTask(**SMALL).inputs([tmp_path / "outer"])
 
 
 def test_a_page_without_a_structure_may_stand_beside_one_that_has_it(small):

@@ -18,6 +18,7 @@ from .pix2code import parse_gui
 from .reading import Reading
 from .tree import NAMELESS, Node, node, parse_layout, parse_structure
 
+MOST_NAMED = 20
 SCREENSHOT, STRUCTURE, LAYOUT, GUI = "screenshot", "structure.json", "layout.json", ".gui"
 
 
@@ -31,7 +32,7 @@ def read_inputs(paths: Sequence[Path], size: int) -> LayoutDataset:
         paths: files and folders.
         size: side of the square into which screenshots are fitted.
     """
-    samples = []
+    samples, faults = [], []
     for given in paths:
         path = Path(given)
         if not path.exists():
@@ -42,15 +43,28 @@ def read_inputs(paths: Sequence[Path], size: int) -> LayoutDataset:
                 "no page was found",
                 where=printable(str(path)),
                 why=f"a page is a picture ({', '.join(SUFFIXES)}), or a folder with {SCREENSHOT}.png or {EXAMPLE}",
+                do="name a page, or a folder that holds pages itself: folders below its pages are not searched",
             )
         for page in pages:
             try:
                 samples.append(_read(page, size))
             except Fault as fault:
-                raise DataError(
-                    "an input cannot be read", where=printable(str(fault.path)), why=printable(fault.reason)
-                ) from None
+                faults.append(fault)
+    if faults:
+        raise _unreadable(faults, len(faults) + len(samples))
     return LayoutDataset(_with_own_names(samples))
+
+
+def _unreadable(faults: Sequence[Fault], pages: int) -> DataError:
+    """Build the answer to pages that cannot be read: all of them at once, so that they are repaired at once."""
+    reasons = [f"{fault.path}: {fault.reason}" for fault in faults[:MOST_NAMED]]
+    more = [f"... and {len(faults) - MOST_NAMED} more"] if len(faults) > MOST_NAMED else []
+    return DataError(
+        "an input cannot be read" if len(faults) == 1 else f"{len(faults)} of {pages} inputs cannot be read",
+        where=printable(str(faults[0].path)) if len(faults) == 1 else "",
+        why=printable(faults[0].reason if len(faults) == 1 else "\n".join([*reasons, *more])),
+        do="repair or remove " + ("it" if len(faults) == 1 else "them") + ", or name only inputs that can be read",
+    )
 
 
 def _pages(path: Path) -> Iterator[Path]:
