@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from trainkit.errors import DataError
-from trainkit_task_layout.inspection import inspect
+from trainkit_task_layout.inspection import inspect, short
 from trainkit_task_layout.sections import write_sections
 
 DRAWN = Path(__file__).parents[4] / "tests" / "data" / "sketch2code"
@@ -159,3 +159,10 @@ def test_boxes(tmp_path):
     seen = inspect(tmp_path, format="boxes")
     assert seen.facts["with picture"] == "0 of 10"
     assert ("empty", "test.json", False) in found(seen)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.9014, "0.901"), (12.84, "12.8"), (1214.4, "1214"), (100, "100"), (4, "4")]
+)
+def test_means_are_written_without_exponents(value, text):
+    assert short(value) == text

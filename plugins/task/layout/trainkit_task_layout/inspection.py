@@ -87,7 +87,12 @@ def facts_of(samples: Sequence[Mapping[str, Any]]) -> Facts:
 def spread(values: Iterable[float]) -> str:
     """Return 'least to most (mean M)'."""
     values = list(values)
-    return f"{min(values):g} to {max(values):g} (mean {statistics.fmean(values):.3g})"
+    return f"{min(values):g} to {max(values):g} (mean {short(statistics.fmean(values))})"
+
+
+def short(value: float) -> str:
+    """Return a number with three digits, or all of those before its point: 0.901, 12.8, 1210."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def has_boxes(layout: Node) -> bool:
