@@ -8,13 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from trainkit.answering import spread
 from trainkit.contracts import Answer, Panel
 from trainkit.errors import ResourceError, UsageError
 from trainkit.reporting.answerfiles import AnswerFiles, numbered_folder, plain_name, write_new
 from trainkit.reporting.answerpage import MOST_SHOWN, AnswerPage
-from trainkit.reporting.contactsheet import CELL, TALLEST, clipped, fitted, font, png, sheet, wrapped
+from trainkit.reporting.contactsheet import (
+    CELL,
+    LINE_HEIGHT,
+    MOST_LINES,
+    TALLEST,
+    clipped,
+    fitted,
+    font,
+    png,
+    sheet,
+    wrapped,
+)
 
 RED = np.zeros((8, 12, 3), dtype=np.uint8)
 RED[..., 0] = 255
@@ -58,8 +69,16 @@ def test_titles_and_texts_are_drawn_and_long_ones_end():
         return int((sheet(rows) < 120).all(-1).sum())
 
     assert ink([("", [Panel("", "")])]) < ink([("title", [Panel("", "")])]) < ink([("title", [Panel("", "text")])])
-    assert sheet([("", [Panel("", "line\n" * 1000)])]).shape[0] < TALLEST + 100
-    assert len(sheet([("long " * 1000, [Panel("long " * 1000, "x" * 5000)])])) <= TALLEST + 100
+    whole, cut, longer = (len(sheet([("", [Panel("", "line\n" * count)])])) for count in (70, MOST_LINES, 1000))
+    assert whole < cut == longer < MOST_LINES * LINE_HEIGHT + 120
+    assert len(sheet([("long " * 1000, [Panel("long " * 1000, "x" * 5000)])])) <= cut
+
+
+def test_a_text_that_is_cut_says_how_much_is_missing(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda pen, at, line, **how: drawn.append(line))
+    sheet([("", [Panel("", "\n".join(f"line {i}" for i in range(100)))])])
+    assert drawn[78:80] == ["line 78", "… and 21 more lines"]
 
 
 def test_no_line_is_wider_than_its_room():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Picture = np.ndarray[Any, Any]
 Row = tuple[str, Sequence[Panel]]
 
-CELL, TALLEST = 300, 600
+CELL, TALLEST, MOST_LINES = 300, 600, 80
 MARGIN, GAP, TITLE_HEIGHT, LINE_HEIGHT = 16, 14, 22, 17
 LARGEST_FACTOR = 12
 INK, SOFT, PAPER, RULE = (28, 34, 48), (93, 102, 121), (251, 251, 253), (207, 212, 224)
@@ -37,7 +37,7 @@ def sheet(rows: Sequence[Row]) -> Picture:
     """Return a picture [H, W, 3] of rows of panels.
 
     A row has its title above it, a panel its own. Pictures are shrunk to fit a column, small ones grow by whole
-    factors; texts that are too long end in an ellipsis.
+    factors; texts of more than 80 lines say how many more there are.
 
     Args:
         rows: (title, panels) pairs.
@@ -85,9 +85,8 @@ def _text_cell(content: str) -> Image:
     from PIL import Image, ImageDraw
 
     lines = wrapped(content, CELL - GAP, 13)
-    most = (TALLEST - GAP) // LINE_HEIGHT
-    if len(lines) > most:
-        lines = [*lines[: most - 1], "…"]
+    if len(lines) > MOST_LINES:
+        lines = [*lines[: MOST_LINES - 1], f"… and {len(lines) - MOST_LINES + 1} more lines"]
     cell = Image.new("RGB", (CELL, GAP + LINE_HEIGHT * max(1, len(lines))), "white")
     pen = ImageDraw.Draw(cell)
     for number, line in enumerate(lines):
