@@ -71,7 +71,7 @@ def check_gradients(optimizer: str, parameters: Iterable[Tensor]) -> None:
 
 
 def _numbers(value: Any) -> list[Any]:
-    """Return the numbers of a hyper-parameter that has one, or several of which None is one to be chosen by the step."""
+    """Return the numbers of a hyper-parameter, which has one or several; None is left to the step."""
     return [number for number in value if number is not None] if isinstance(value, tuple | list) else [value]
 
 

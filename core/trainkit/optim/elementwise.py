@@ -103,12 +103,17 @@ class ElementwiseOptimizer(Optimizer):
         gradient = block.gradient_row(self.scratch).to(block.dtype)
         return -gradient if group["maximize"] else gradient
 
+    def in_blocks(self, group: dict[str, Any]) -> list[Tensor]:
+        """Return the parameters of a group that are stepped element by element: all of them."""
+        params: list[Tensor] = group["params"]
+        return params
+
     def ready(self) -> Iterator[tuple[dict[str, Any], list[AnyBlock]]]:
         """Yield each group with the blocks that hold its parameters with gradients."""
         while len(self._layouts) < len(self.param_groups):
             self._layouts.append(Layout(self._state_of, self._publish))
         for group, layout in zip(self.param_groups, self._layouts, strict=True):
-            yield group, layout.ready(group["params"])
+            yield group, layout.ready(self.in_blocks(group))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take a saved state: tensors move to the parameter's device and keep the dtype they were saved in."""
