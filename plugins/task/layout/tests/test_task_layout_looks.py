@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from trainkit.reporting.contactsheet import CELL, fitted
 from trainkit_task_layout.attention import TILE, picture_of_looks
-from trainkit_task_layout.looks import COLOURS, LABEL, SIDE, free_place, with_boxes
+from trainkit_task_layout.looks import COLOURS, LABEL, SIDE, colour_of, free_place, with_boxes
 from trainkit_task_layout.tree import node
 
 PAGE = (100, 50)
@@ -48,6 +48,18 @@ def test_the_base_of_a_box_at_the_right_edge_is_written_whole():
     assert np.ptp(columns) >= 0.95 * np.ptp(whole_columns) - 0.02 * SIDE
     assert np.ptp(rows) >= LABEL - 5
     assert np.ptp(whole_rows) >= LABEL - 5
+
+
+def test_no_label_hides_a_small_box():
+    box = [0.3, 0.3, 0.02, 0.02]
+    neighbour = [0.29, 0.3, 0.02, 0.02]
+    for parts in ([box], [neighbour, box], [[0.35, 0.3, 0.2, 0.1], box], [[0.99, 0.99, 0.02, 0.02]]):
+        layout = node("", [node("icon-three-bars--menu", [], {"box": part}) for part in parts])
+        picture = with_boxes(None, layout)
+        x, y, wide, high = np.array(parts[-1]) * SIDE
+        left, top = round(x - wide / 2), round(y - high / 2)
+        edge = picture[top : top + 2, left : left + int(wide) - 1].reshape(-1, 3)
+        assert all(tuple(pixel) == colour_of("icon-three-bars--menu") for pixel in edge)
 
 
 def test_bases_below_pictures_of_attention_are_read_in_a_sheet():

@@ -16,8 +16,7 @@ SIDE = 384
 INDENT = "  "
 LABEL = 13
 Area = tuple[float, float, float, float]
-Colour = tuple[int, int, int]
-COLOURS: tuple[Colour, ...] = (
+COLOURS = (
     (214, 64, 69),
     (38, 110, 190),
     (34, 139, 87),
@@ -39,29 +38,47 @@ def with_boxes(image: np.ndarray | None, layout: Node | None) -> np.ndarray:
     if picture.width < SIDE:
         factor = -(-SIDE // picture.width)
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    pen, taken = ImageDraw.Draw(picture), list[Area]()
-    for part in walk(layout) if layout is not None else ():
-        box = part["attributes"].get("box")
-        if box is None or part["key"] == NAMELESS:
-            continue
-        base = part["key"].split("@")[0].split("$")[0]
-        colour = COLOURS[crc32(base.encode()) % len(COLOURS)]
-        left, top, right, bottom = corners(box, picture.width, picture.height)
-        pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=2)
-        _label(pen, (left + 2, top + 2), base, colour, taken)
+    pen = ImageDraw.Draw(picture)
+    boxes = [
+        (part["key"].split("@")[0].split("$")[0], corners(part["attributes"]["box"], picture.width, picture.height))
+        for part in (walk(layout) if layout is not None else ())
+        if part["attributes"].get("box") is not None and part["key"] != NAMELESS
+    ]
+    for base, (left, top, right, bottom) in boxes:
+        pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour_of(base), width=2)
+    # What is smaller than its label would vanish below one.
+    taken = [area for base, area in boxes if _is_small(pen, base, area)]
+    for base, area in boxes:
+        _label(pen, base, area, taken)
     return np.asarray(picture)
 
 
-def _label(pen: ImageDraw.ImageDraw, at: tuple[float, float], base: str, colour: Colour, taken: list[Area]) -> None:
-    """Write a base on paper, beside the labels that are taken; one for which there is no room is left out."""
-    font = ImageFont.load_default(LABEL)
-    # A third and a fourth number of the text's box are its right and lower end, seen from where it is written.
-    _, _, wide, high = pen.textbbox((0, 0), base, font=font)
-    area = free_place(at, (wide + 2, high + 2), pen.im.size, taken)
+def colour_of(base: str) -> tuple[int, int, int]:
+    """Return the colour of a base, in every picture the same."""
+    return COLOURS[crc32(base.encode()) % len(COLOURS)]
+
+
+def _size(pen: ImageDraw.ImageDraw, base: str) -> tuple[float, float]:
+    # The third and the fourth number of the text's box are its right and lower end, seen from where it is written.
+    _, _, wide, high = pen.textbbox((0, 0), base, font=ImageFont.load_default(LABEL))
+    return wide + 2, high + 2
+
+
+def _is_small(pen: ImageDraw.ImageDraw, base: str, area: Area) -> bool:
+    wide, high = _size(pen, base)
+    return area[2] - area[0] < wide + 4 and area[3] - area[1] < high + 4
+
+
+def _label(pen: ImageDraw.ImageDraw, base: str, box: Area, taken: list[Area]) -> None:
+    """Write a base on paper, within its box or beside it; one for which there is no room is left out."""
+    at = (box[2] + 1, box[1]) if _is_small(pen, base, box) else (box[0] + 2, box[1] + 2)
+    size = _size(pen, base)
+    # At the right edge of the picture there may be room below.
+    area = free_place(at, size, pen.im.size, taken) or free_place((box[0], box[3] + 1), size, pen.im.size, taken)
     if area is not None:
         taken.append(area)
         pen.rectangle(area, fill="white")
-        pen.text((area[0] + 1, area[1]), base, fill=colour, font=font)
+        pen.text((area[0] + 1, area[1]), base, fill=colour_of(base), font=ImageFont.load_default(LABEL))
 
 
 def free_place(
