@@ -204,12 +204,16 @@ def unknown_plugin(name: str, place: str, names: Iterable[str]) -> UsageError:
 def unknown_key(key: str, allowed: Iterable[str], origin: str) -> UsageError:
     allowed = set(allowed)
     section = key.rpartition(".")[0]
-    # Names of the same section say more than a list of everything.
-    near = {name for name in allowed if section and name.rpartition(".")[0] == section} or allowed
+    # Names of the same section, or of the one that is named, say more than a list of everything.
+    near = {name for name in allowed if section and name.rpartition(".")[0] == section}
+    near = near or {name for name in allowed if name.startswith(f"{key}.")}
+    sections = {name.partition(".")[0] for name in allowed}
+    use = f"{key}.use"
     return UsageError(
-        f"unknown setting '{printable(key)}'{did_you_mean(key, allowed)}",
+        f"unknown setting '{printable(key)}'"
+        + (f"; did you mean '{use}'?" if use in allowed else did_you_mean(key, allowed)),
         where=origin,
-        why=f"allowed here: {_listing(near)}",
+        why=f"allowed here: {_listing(near or sections)}" + ("" if near else "; most of them with .OPTION"),
         do="trainkit run --help, or 'trainkit plugins show KIND/NAME' for the options of a component",
     )
 
