@@ -138,6 +138,16 @@ class TestCard:
             assert word in card, word
         assert card.startswith("---\nlibrary_name: trainkit\n")
 
+    @pytest.mark.parametrize(
+        ("out", "run"),
+        [("trained/first", "trained/first"), ("a b; rm", "runs/mine"), ("-rf", "runs/mine"), (None, "runs/mine")],
+    )
+    def test_its_commands_name_the_folder_of_the_run(self, out: str | None, run: str) -> None:
+        config = {} if out is None else {"out": (out, "--out", "")}
+        card = model_card(Facts("mine", config=config))
+        for command in (f"evaluate {run} --split", f"predict {run} INPUT", f"run --resume {run} "):
+            assert f"trainkit {command}" in card
+
     def test_nothing_from_data_becomes_markup(self) -> None:
         plain, hostile = model_card(facts()).splitlines(), model_card(facts(HOSTILE)).splitlines()
         assert len(plain) == len(hostile)

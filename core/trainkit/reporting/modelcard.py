@@ -89,10 +89,14 @@ def _training(facts: Facts) -> str:
 
 
 def _use(facts: Facts) -> str:
-    run = f"runs/{_shell(facts.name)}"
+    out = facts.config.get("out", (None, "", ""))[0]
+    # Where the run was made; what is no plain path may not become a command.
+    run = out if isinstance(out, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._/-]*", out) else ""
+    run = run or f"runs/{_shell(facts.name)}"
     return (
         f"```bash\ntrainkit evaluate {run} --split test   # measure the best checkpoint again\n"
-        f"trainkit run --resume {run}           # go on from the newest checkpoint\n```\n\n"
+        f"trainkit predict {run} INPUT...        # answer new inputs with it\n"
+        f"trainkit run --resume {run}            # go on from the newest checkpoint\n```\n\n"
         "The weights are `checkpoints/checkpoint-*/model.safetensors`; `checkpoints/best.json` names the best. "
         "They hold no code."
     )
