@@ -304,6 +304,11 @@ def test_options_that_contradict_are_refused(options):
         LayoutTask(**options)
 
 
+def test_what_generation_does_not_use_cannot_be_changed():
+    assert LayoutTask().adjustable == {"steps", "guidance", "guidance_schedule", "temperature"}
+    assert LayoutTask(order="left-to-right").adjustable == frozenset()
+
+
 def test_scales_give_predictions_for_the_same_slots(fitted):
     task = LayoutTask(**{**SMALL, "patch": 16}, scales=(32,))
     task.fit(fitted[1].train)

@@ -6,6 +6,7 @@ import inspect
 import signal
 from dataclasses import replace
 from itertools import chain, pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -163,6 +164,19 @@ def test_a_state_remembers_the_split(splits):
     other.load_state_dict(model.state_dict())
     assert other.experts.is_split
     assert torch.equal(other.eval()(**taken)["logits"], model.eval()(**taken)["logits"])
+
+
+def test_experts_that_no_stage_would_train_are_refused():
+    def started(experts, *stages):
+        plan = SimpleNamespace(strategy="phase2", stages=stages)
+        LayoutTask(experts=experts).on_run_start(SimpleNamespace(plan=plan))
+
+    base, own = Stage(name="base", steps=1), Stage(name="own", steps=1, trainable=("experts.*",))
+    with pytest.raises(UsageError, match=r"needs a stage in which the experts alone learn") as refused:
+        started(2, base, Stage(name="last", steps=1, trainable=("*",)))
+    assert """--set 'stages.last.trainable=["experts.*"]'""" in str(refused.value)
+    started(2, base, own)
+    started(1, base)
 
 
 def test_experts_belong_to_diffusion():

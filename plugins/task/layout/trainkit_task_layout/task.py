@@ -93,7 +93,6 @@ class LayoutTask:
 
     sample_keys = frozenset({"id", "image", "structure", "layout", "props", "source"})
     predicts = PREDICTIONS
-    adjustable = frozenset({"steps", "guidance", "guidance_schedule", "temperature"})
 
     def __init__(
         self,
@@ -172,6 +171,12 @@ class LayoutTask:
         self.has_pictures = self.has_structures = True
         self.has_props = False
         self.baseline = Baselines()
+
+    @property
+    def adjustable(self) -> frozenset[str]:
+        """Return the options of generation; words are written greedily, so the order left-to-right has none."""
+        is_diffusion = isinstance(self.order, DiffusionOrder)
+        return frozenset({"steps", "guidance", "guidance_schedule", "temperature"} if is_diffusion else ())
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -273,6 +278,18 @@ class LayoutTask:
         model: nn.Module = self.order.build(encoder)
         self.powers.attach(model)
         return model
+
+    @hookimpl
+    def on_run_start(self, run: Run) -> None:
+        """Raise UsageError if experts are wanted and no stage lets them alone learn: they would never work."""
+        stages = run.plan.stages
+        if self.powers.experts > 1 and not any(only_experts_learn(stage.trainable) for stage in stages):
+            raise UsageError(
+                f"task.experts = {self.powers.experts} needs a stage in which the experts alone learn",
+                why=f"the strategy '{run.plan.strategy}' plans none, and experts work only from such a stage on",
+                do="leave task.experts out, or give the last of several stages to them: "
+                f"""--set 'stages.{stages[-1].name}.trainable=["experts.*"]'""",
+            )
 
     @hookimpl
     def on_stage_start(self, run: Run, stage: Stage) -> None:
