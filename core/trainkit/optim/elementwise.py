@@ -117,14 +117,18 @@ class ElementwiseOptimizer(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take a saved state: tensors move to the parameter's device and keep the dtype they were saved in."""
-        for layout in self._layouts:
-            layout.release()
-        self._forget()
+        self.rebuild()
         super().load_state_dict(state_dict)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.setdefault("compiled", False)
+        self._forget()
+
+    def rebuild(self) -> None:
+        """Give all parameters memory of their own again; the next step lays them out anew."""
+        for layout in self._layouts:
+            layout.release()
         self._forget()
 
     def _forget(self) -> None:
