@@ -40,8 +40,8 @@ class SGD(ElementwiseOptimizer):
 
     b = momentum b + g, p <- p - lr b; with nesterov p <- p - lr (g + momentum b). Weight decay is coupled as in
     torch.optim.SGD, where published settings come from: g <- g + wd p before all else. With `decoupled` it is
-    p <- p (1 - lr wd), as AdamW's: with momentum that is about (1 - momentum) times as strong. The momentum takes 4 bytes
-    per float32 parameter; without it there is no state.
+    p <- p (1 - lr wd), as AdamW does: with momentum that is about (1 - momentum) times as strong. The momentum takes 4
+    bytes per float32 parameter; without it there is no state.
 
     Args:
         params: parameters or parameter groups.
