@@ -134,9 +134,13 @@ def mean_of(pairs: list[Pair]) -> float:
 
 def learning_rates(groups: list[dict[str, Any]]) -> dict[str, float]:
     """Return the tags of the learning rate: the first group's, and each group's own where they differ."""
-    row = {"train/learning_rate": float(groups[0]["lr"])}
-    if len({float(group["lr"]) for group in groups}) > 1:
-        row |= {f"train/learning_rate/{group.get('name', i)}": float(group["lr"]) for i, group in enumerate(groups)}
+    rates = [float(group["lr"]) for group in groups]
+    row = {"train/learning_rate": rates[0]}
+    if len(set(rates)) > 1:
+        names = [str(group.get("name", place)) for place, group in enumerate(groups)]
+        # Groups that share a name are told apart by their place, so that none hides another.
+        tags = [name if names.count(name) == 1 else f"{name}-{place}" for place, name in enumerate(names)]
+        row |= {f"train/learning_rate/{tag}": rate for tag, rate in zip(tags, rates, strict=True)}
     return row
 
 

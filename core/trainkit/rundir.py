@@ -104,6 +104,10 @@ class RunDirectory:
         """
         self._write(name, text.encode("utf-8", errors="replace"))
 
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file as `write_text` does, as it is."""
+        self._write(name, content)
+
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file as `write_text` does; numbers that are not finite become "nan", "inf" and "-inf"."""
         self._write(name, strict_json.dumps(strict_json.without_special_numbers(value), indent=1))

@@ -58,14 +58,14 @@ def restore(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
         run.scheduler.load_state_dict(state["scheduler"])
     if run.scaler is not None:
         run.scaler.load_state_dict(state["scaler"])
-    stateful = _stateful(run)
-    if set(stateful) != set(state["components"]):
+    kept = stateful(run)
+    if set(kept) != set(state["components"]):
         raise CheckpointError(
             "the components that keep state are not those of the checkpoint",
-            why=f"checkpoint: {', '.join(state['components'])}; now: {', '.join(stateful)}",
+            why=f"checkpoint: {', '.join(state['components'])}; now: {', '.join(kept)}",
             do="resume with the components, and the versions, that the run was started with",
         )
-    for label, component in stateful.items():
+    for label, component in kept.items():
         component.load_state_dict(state["components"][label])
     run.moment.load_state_dict(state["moment"])
     run.gathered.load_state_dict(state["gathered"])
@@ -101,7 +101,7 @@ def restore_weights(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> 
     if hasattr(run.optimizer, "eval"):
         _restore_optimizer(run, checkpoint)
     saved = state["components"]
-    for label, component in _stateful(run).items():
+    for label, component in stateful(run).items():
         if label in saved and (label == "loss" or hasattr(component, "before_evaluation")):
             component.load_state_dict(saved[label])
 
@@ -125,13 +125,13 @@ def _state(run: Run) -> dict[str, Any]:
         "inactive": run.inactive.state_dict(),
         "scheduler": run.scheduler.state_dict() if run.scheduler is not None else {},
         "scaler": run.scaler.state_dict() if run.scaler is not None else {},
-        "components": {label: component.state_dict() for label, component in _stateful(run).items()},
+        "components": {label: component.state_dict() for label, component in stateful(run).items()},
         "stop_reason": run.stop_reason,
         "stage_reasons": run.stage_reasons,
     }
 
 
-def _stateful(run: Run) -> dict[str, Stateful]:
+def stateful(run: Run) -> dict[str, Stateful]:
     """Return the components whose state is the checkpoint's business; a metric's is that of one evaluation."""
     return {
         label: component

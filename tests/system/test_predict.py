@@ -192,8 +192,8 @@ def test_what_is_wrong_is_told_and_leaves_nothing_behind(cli, run):
         (("moved/test.txt", "--set", "task.width=9"), 2, "lets change: task.guidance"),
         (("moved/test.txt", "--set", "loop.epochs=9"), 2, "loop.epochs cannot change after training"),
         (("moved/test.txt", "--guidance", "-1"), 2, "task.guidance: should be greater than 0"),
-        (("moved/test.txt", "--out", "full"), 2, "the folder for answers is not empty"),
-        (("moved/test.txt", "--out", "wrong.txt"), 2, "the place for answers is no folder"),
+        (("moved/test.txt", "--out", "full"), 2, "the folder for output is not empty"),
+        (("moved/test.txt", "--out", "wrong.txt"), 2, "the place for output is no folder"),
         (("moved/test.txt", "--batch-size", "0"), 2, "--batch-size"),
         (("moved/test.txt", "--device", "cuda:77"), 7, "device cuda:77 is not there"),
     ]:

@@ -94,10 +94,10 @@ def empty_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
         filled = any(path.iterdir())
     except (FileExistsError, NotADirectoryError):
-        raise UsageError("the place for answers is no folder", where=str(path), do="choose another by --out") from None
+        raise UsageError("the place for output is no folder", where=str(path), do="choose another by --out") from None
     except OSError as error:
         raise disk_error(error, path) from error
     if filled:
-        why = "answers are never written over what is there"
-        raise UsageError("the folder for answers is not empty", where=str(path), why=why, do="choose another by --out")
+        why = "nothing is ever written over what is there"
+        raise UsageError("the folder for output is not empty", where=str(path), why=why, do="choose another by --out")
     return path
