@@ -13,6 +13,7 @@ import torch
 from .data import EpochBatches, windows
 from .evaluation import evaluating, results_of
 from .loop import admitted_draws, enter_stage, train_step
+from .rangetest import STEPS
 from .routine import evaluations_left
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class Cost:
 
     Args:
         seconds_per_step: median of the probe's steps, the first left out.
-        seconds: all steps and all evaluations, the latter by the measured time of one batch.
+        seconds: all steps, those of a learning-rate range test included, and all evaluations, the latter by the
+            measured time of one batch.
         parameters: all parameters of the model.
         learning: those that learn in the first stage.
         weight_bytes: weights and gradients.
@@ -67,11 +69,12 @@ def measure(run: Run) -> Cost:
         run.engine.synchronize()
         seconds.append(time.perf_counter() - started)
     per_step = statistics.median(seconds[1:])
+    searched = STEPS if run.settings.lr_find else 0
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     gradient_bytes = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
     return Cost(
         seconds_per_step=per_step,
-        seconds=per_step * run.total_steps + _sample_seconds(run) * _evaluated_samples(run),
+        seconds=per_step * (run.total_steps + searched) + _sample_seconds(run) * _evaluated_samples(run),
         parameters=sum(p.numel() for p in run.model.parameters()),
         learning=learning,
         weight_bytes=sum(p.numel() * p.element_size() for p in run.model.parameters()) + gradient_bytes,

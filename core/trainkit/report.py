@@ -35,7 +35,8 @@ class Facts:
         rows: the rows of metrics.jsonl.
         components: kind, name, distribution and version of each.
         environment: as `environment` returns it.
-        pictures: (title, PNG) pairs of what was shown last.
+        pictures: (title, PNG) pairs: the plot of the learning-rate range test, then what was shown last.
+        search: the record of that test.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Facts:
     components: Sequence[Mapping[str, str]] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     pictures: Sequence[tuple[str, bytes]] = ()
+    search: Mapping[str, Any] = field(default_factory=dict)
 
     def stages(self) -> list[Mapping[str, Any]]:
         """Return the planned stages."""
@@ -63,6 +65,10 @@ class Facts:
         if skipped := self.data().get("skipped", 0):
             were = "was" if skipped == 1 else "were"
             notes.append(f"{counted(skipped, 'sample')} {were} left out on request: see {SKIPPED}")
+        if self.search:
+            reasons = self.search.get("reasons", {})
+            why = reasons.get(self.search.get("rule"), "")
+            notes += [f"no learning rate was found: {why}"] if why else self.search.get("notes", [])
         inactive = self.summary.get("inactive_terms", {})
         return [*notes, *(inactive_note(term, shares) for term, shares in inactive.items())]
 
@@ -84,7 +90,7 @@ def write_report(directory: RunDirectory) -> None:
 
 def read_facts(directory: RunDirectory) -> Facts:
     """Return what the files of a run directory say; a file that is not there yet leaves its part empty."""
-    from .reporting.runpictures import newest_pictures
+    from .reporting.runpictures import newest_pictures, range_test_picture
 
     def stored(name: str, otherwise: Any) -> Any:
         return directory.read_json(name) if (directory.path / name).exists() else otherwise
@@ -100,7 +106,8 @@ def read_facts(directory: RunDirectory) -> Facts:
         rows=list(rows(directory.metrics_path)) if directory.metrics_path.exists() else [],
         components=stored("components.json", []),
         environment=stored("environment.json", {}),
-        pictures=newest_pictures(directory.path),
+        pictures=[*range_test_picture(directory.path), *newest_pictures(directory.path)],
+        search=stored("lr_find.json", {}),
     )
 
 

@@ -42,8 +42,10 @@ class LoopSettings(Section):
     """Recompute activations in the backward pass: less memory, about a third more time."""
     workers: NonNegativeInt = 0
     """Processes that prepare batches; 0 prepares them in the main process, which is fastest for data in memory."""
-    log_every_steps: PositiveInt = 10
+    log_every_steps: PositiveInt | None = 10
     """Optimizer steps between two rows of training values."""
+    log_every_epochs: PositiveInt | None = None
+    """Epochs between two rows of training values, in addition to the steps."""
 
 
 class EvaluateSettings(Section):
@@ -97,6 +99,8 @@ class RunSettings(Section):
     """Name of the run, the start of its directory's name; the task's name if not set."""
     out: str | None = None
     """The run directory; a new one under runs/ if not set."""
+    lr_find: bool = False
+    """Test learning rates before training and take what is found for optimizer.lr, as 'trainkit lr-find' suggests."""
     loop: LoopSettings = LoopSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()

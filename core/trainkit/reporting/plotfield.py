@@ -90,8 +90,8 @@ class Field:
                     self._line(part, look.colour, look.width)
 
     def marks(self, marks: Sequence[Mark]) -> None:
-        """Draw the lines and dots of marks."""
-        for mark in marks:
+        """Draw the lines and dots of marks, the strong ones over the others."""
+        for mark in sorted(marks, key=lambda mark: mark.strong):
             x, colour = self._x(mark.x), INK if mark.strong else SOFT
             line = [(x, 0.0), (x, float(self.height * FINER))]
             for piece in [line] if mark.strong else dashes(line, *(length * FINER for length in DOTS)):

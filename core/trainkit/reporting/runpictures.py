@@ -68,6 +68,15 @@ def newest_pictures(directory: Path) -> Shown:
     return shown
 
 
+def range_test_picture(directory: Path) -> Shown:
+    """Return the plot of a run's learning-rate range test as a (title, PNG) pair; nothing where there is none."""
+    path = directory / "lr_find.png"
+    try:
+        return [("learning-rate range test", path.read_bytes())] if path.stat().st_size <= MOST_BYTES else []
+    except OSError:
+        return []
+
+
 def figures(pictures: Shown) -> str:
     """Return pictures as HTML that holds them, or '' where there are none."""
     return "".join(
