@@ -1,12 +1,12 @@
-"""Which strategy: the one whose range of training samples holds this many."""
+"""What is chosen for the user: the strategy by the number of samples, the scheduler of an optimizer that takes none."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from .config import FALLBACK_STRATEGY
+from .config import FALLBACK_STRATEGY, NULL_SCHEDULER, Config, Layer, Value, short_name
 from .errors import PluginError, UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +40,39 @@ def choose_strategy(names: Iterable[str], load: Callable[[str], Component], samp
             do=f"choose one: --strategy {name}",
         )
     return name, f"{samples} training samples lie in its range, {_range_text(span)}"
+
+
+def leave_rates_alone(config: Config, user: Sequence[Layer]) -> None:
+    """Take the scheduler that leaves learning rates alone, for an optimizer that sets them itself.
+
+    Args:
+        config: what is in force; it is changed.
+        user: what the user asked for.
+
+    Raises:
+        UsageError: the user asked for another scheduler, or for an option of the scheduler.
+    """
+    optimizer, scheduler = config["optimizer.use"], config["scheduler.use"]
+    rule = "its attribute takes_scheduler is False, as it sets its learning rates itself"
+    named = {config.in_full(key) for layer in user for key in layer}
+    is_null = isinstance(scheduler, str) and short_name(scheduler) == NULL_SCHEDULER
+    if "scheduler.use" in named and not is_null:
+        raise UsageError(
+            f"optimizer {optimizer} takes no scheduler (got {scheduler})",
+            where=f"scheduler.use, {config.origin('scheduler.use')}",
+            why=rule,
+            do=f"--scheduler {NULL_SCHEDULER}, or another optimizer",
+        )
+    for key in sorted(named - {"scheduler.use"}):
+        if key.startswith("scheduler.") and key in config:
+            raise UsageError(
+                f"optimizer {optimizer} takes no scheduler, so {key} has no effect",
+                where=config.origin(key),
+                why=rule,
+                do="leave it out, or take another optimizer",
+            )
+    if not is_null:
+        config.add({"scheduler.use": Value(NULL_SCHEDULER, f"optimizer {optimizer}", rule)})
 
 
 def _holds(span: tuple[int, int | None], samples: int) -> bool:

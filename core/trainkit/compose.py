@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from .binding import bind_loss, bind_metric, bind_model
@@ -15,6 +18,7 @@ from .errors import UsageError
 from .events import resolve
 from .fit import check_fit, monitored, names_read
 from .live import BoundMetric, Run
+from .parts import Part
 from .randomness import Purpose, seed_torch
 from .rundir import RunDirectory
 from .settings import RunSettings
@@ -73,7 +77,7 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
         model=model,
         loss=loss,
         optimizer=optimizer,
-        make_scheduler=lambda steps: draft.parts["scheduler"].build(optimizer=optimizer, total_steps=steps),
+        make_scheduler=partial(_make_scheduler, draft.parts["scheduler"], optimizer),
         metrics=metrics,
         augmenters=tuple(augmenters.values()),
         components=components,
@@ -88,6 +92,14 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
         scaler=draft.engine.scaler(),
         directory=directory,
     )
+
+
+def _make_scheduler(part: Part, optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    with warnings.catch_warnings():
+        # The draft has its warnings: the schedule was checked before the run began.
+        warnings.simplefilter("ignore", UserWarning)
+        scheduler: torch.optim.lr_scheduler.LRScheduler = part.build(optimizer=optimizer, total_steps=steps)
+    return scheduler
 
 
 def _apply_model_settings(model: nn.Module, settings: RunSettings) -> None:

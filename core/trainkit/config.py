@@ -16,6 +16,7 @@ USE = ".use"
 MAX_DEPTH = 32
 
 FALLBACK_STRATEGY = "baseline"
+NULL_SCHEDULER = "constant"
 DEFAULTS: dict[str, Any] = {
     "task.use": "layout",
     "strategy.use": "auto",

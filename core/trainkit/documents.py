@@ -116,4 +116,5 @@ def plan_document(draft: Draft) -> dict[str, Any]:
             "warnings": list(draft.splits.warnings),
             "skipped": len(draft.splits.skipped),
         },
+        "warnings": list(draft.warnings),
     }

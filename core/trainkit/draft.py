@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import engine as engines
-from .choice import choose_strategy
+from .choice import choose_strategy, leave_rates_alone
 from .config import Config, Layer, Value, default_layer, layer_of, merged
 from .conformity import asked
+from .curve import check_schedule, probe_optimizer
 from .errors import DataError
 from .kinds import LIST_KINDS, ONE_KINDS
 from .parts import Loader, Part
@@ -46,6 +47,7 @@ class Draft:
     lists: dict[str, dict[str, Part]]
     registry: Registry
     spare_model: nn.Module | None = None
+    warnings: tuple[str, ...] = ()
 
     def fresh_model(self) -> nn.Module:
         """Return a model with the weights of the seed: the one that was built for counting, or a new one."""
@@ -102,7 +104,11 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
         task = new_task_part.build()
         splits = _read(task, settings)
         model = _build_model(task, settings)
-    return _draft(config, settings, loader, engine, task, splits, situation, plan, model)
+    if not getattr(probe_optimizer(loader.part("optimizer", config)), "takes_scheduler", True):
+        leave_rates_alone(config, user)
+    draft = _draft(config, settings, loader, engine, task, splits, situation, plan, model)
+    draft.warnings = tuple(check_schedule(draft))
+    return draft
 
 
 def restore_draft(config: Config, plan: Plan, registry: Registry, live: Mapping[str, Any] | None = None) -> Draft:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pluggy
@@ -36,11 +36,19 @@ class EventLists:
 
     __slots__ = EVENT_NAMES
 
-    def __init__(self, manager: pluggy.PluginManager) -> None:
+    def __init__(self, lists: Mapping[str, list[Listener]]) -> None:
         for name in EVENT_NAMES:
-            caller = getattr(manager.hook, name)
-            specification = tuple(inspect.signature(getattr(Events, name)).parameters)[1:]
-            setattr(self, name, [_positional(impl, specification) for impl in reversed(caller.get_hookimpls())])
+            setattr(self, name, lists[name])
+
+    def followed_by(self, others: EventLists) -> EventLists:
+        """Return the lists in which others hear each event after those of this one."""
+        return EventLists({name: [*getattr(self, name), *getattr(others, name)] for name in EVENT_NAMES})
+
+
+def _listeners(manager: pluggy.PluginManager, name: str) -> list[Listener]:
+    """Return what is registered for an event, in the order in which it hears."""
+    specification = tuple(inspect.signature(getattr(Events, name)).parameters)[1:]
+    return [_positional(impl, specification) for impl in reversed(getattr(manager.hook, name).get_hookimpls())]
 
 
 def _positional(impl: pluggy.HookImpl, specification: tuple[str, ...]) -> Listener:
@@ -73,7 +81,7 @@ def resolve(components: Iterable[tuple[str, object]]) -> EventLists:
             manager.check_pending()
         except pluggy.PluginValidationError as error:
             raise _wrong_event(label, error) from error
-    return EventLists(manager)
+    return EventLists({name: _listeners(manager, name) for name in EVENT_NAMES})
 
 
 def _with_inner(components: Iterable[tuple[str, object]]) -> Iterator[tuple[str, object]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ from .storage.strict_json import with_special_numbers
 if TYPE_CHECKING:
     from torch import nn
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -56,6 +59,8 @@ def start(request: Request) -> RunResult:
     draft = make_draft(request.layers, request.registry, request.live)
     # A request that is refused leaves no directory behind, so everything that can be refused is built before.
     built = compose(draft, None, request.listeners)
+    for warning in draft.warnings:
+        _log.warning("%s", warning)
     out = Path(draft.settings.out) if draft.settings.out else None
     name = draft.settings.name or short_name(draft.config["task.use"])
     with contextlib.closing(RunDirectory.create(out, name)) as directory:
@@ -151,15 +156,14 @@ def _restore(built: Run, checkpoint: Checkpoint | None) -> None:
 
 def _carry_out(built: Run, directory: RunDirectory) -> RunResult:
     """Train, take stock and write the report; the status file tells the end, whatever it is."""
-    listeners = list(built.events.on_run_end)
     try:
         result = _trained(built, directory)
-        _announce_end(built, listeners, result.status)
+        _announce_end(built, result.status)
         return result
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
         directory.status("interrupted", reason="interrupted twice", step=built.moment.step, exit_code=int(code))
-        _announce_end(built, listeners, "interrupted")
+        _announce_end(built, "interrupted")
         raise
     except (Exception, SystemExit) as error:
         reason = explained(built, error)
@@ -168,7 +172,7 @@ def _carry_out(built: Run, directory: RunDirectory) -> RunResult:
         with contextlib.suppress(Exception):
             directory.status("failed", reason=str(reason), step=built.moment.step, exit_code=int(code))
         with contextlib.suppress(Exception):
-            _announce_end(built, listeners, "failed")
+            _announce_end(built, "failed")
         raise reason from error
 
 
@@ -193,10 +197,10 @@ def _trained(built: Run, directory: RunDirectory) -> RunResult:
     return RunResult(status, code, directory.path, facts, built.model)
 
 
-def _announce_end(built: Run, listeners: list[Callable[..., Any]], status: str) -> None:
+def _announce_end(built: Run, status: str) -> None:
     """Announce the end to those who have not heard of it: one that fails there is not asked again."""
-    while listeners:
-        listeners.pop(0)(built, status)
+    while built.events.on_run_end:
+        built.events.on_run_end.pop(0)(built, status)
 
 
 def _ending(built: Run) -> tuple[str, ExitCode]:

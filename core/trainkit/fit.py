@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .binding import Binding, bind_loss, bind_metric
@@ -12,6 +12,7 @@ from .parts import Loader
 if TYPE_CHECKING:
     from torch import nn
 
+    from .config import Config
     from .contracts import Augmenter
     from .draft import Draft
     from .live import BoundMetric
@@ -21,16 +22,26 @@ if TYPE_CHECKING:
 def monitored(settings: RunSettings, metrics: Sequence[BoundMetric], draft: Draft) -> tuple[str, str]:
     """Return the monitored tag and whether it should fall ('min') or rise ('max')."""
     tag = settings.evaluate.monitor
-    split, _, name = tag.partition("/")
-    by_name = {bound.name: bound.metric for bound in metrics}
-    owner = name.partition("/")[0]
-    if split != "val" or (owner != "loss" and owner not in by_name):
-        known = ["val/loss", *(f"val/{metric}" for metric in by_name)]
-        raise unknown_key(tag, known, f"evaluate.monitor, {draft.config.origin('evaluate.monitor')}")
+    check_tag(tag, [bound.name for bound in metrics], draft.config, "evaluate.monitor")
     if settings.evaluate.mode != "auto":
         return tag, settings.evaluate.mode
-    rises = owner != "loss" and getattr(by_name[owner], "higher_is_better", False)
-    return tag, "max" if rises else "min"
+    return tag, direction(tag, metrics)
+
+
+def check_tag(tag: str, metrics: Iterable[str], config: Config, key: str) -> None:
+    """Refuse a tag, which stands at a key of the config, that is neither of the loss nor of one of these metrics."""
+    split, _, owner = tag.partition("/")
+    names = list(metrics)
+    if split != "val" or owner.partition("/")[0] not in ("loss", *names):
+        known = ["val/loss", *(f"val/{name}" for name in names)]
+        raise unknown_key(tag, known, f"{key}, {config.origin(key)}")
+
+
+def direction(tag: str, metrics: Sequence[BoundMetric]) -> str:
+    """Return whether the value of a tag should fall ('min'), as losses do, or rise ('max'), as its metric tells."""
+    owner = tag.split("/")[1]
+    rises = any(bound.name == owner and getattr(bound.metric, "higher_is_better", False) for bound in metrics)
+    return "max" if rises else "min"
 
 
 def check_fit(

@@ -16,7 +16,7 @@ from .data import BatchMaker
 from .engine import Engine
 from .errors import UsageError
 from .evaluation import Interrupted
-from .events import EventLists
+from .events import EventLists, resolve
 from .moment import Moment
 from .plan import Plan
 from .record import Forecast, Gathered, InactiveTerms
@@ -89,6 +89,15 @@ class Run:
     stage_reasons: list[str] = field(default_factory=list)
     signal: int | None = None
     resumed: bool = False
+
+    def __post_init__(self) -> None:
+        self._lasting = self.events
+
+    def follow(self, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
+        """Let a scheduler set the learning rates from now on, and hear events, in place of the one before."""
+        self.scheduler = scheduler
+        label = f"scheduler {self.config['scheduler.use']}"
+        self.events = self._lasting.followed_by(resolve([(label, scheduler)]))
 
     @property
     def total_steps(self) -> int:

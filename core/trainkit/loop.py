@@ -26,6 +26,7 @@ from .gradients import finish_gradients
 from .live import Run, set_trainable
 from .randomness import Purpose, seed_torch
 from .routine import at_epoch_end, at_step, divergence_report, flush_log, save
+from .schedule import set_base_rates
 from .stages import PlannedStage, schedule_span
 
 if TYPE_CHECKING:
@@ -78,9 +79,9 @@ def enter_stage(run: Run, planned: PlannedStage) -> None:
         for group, rate in zip(run.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
             group.pop("initial_lr", None)
-        run.scheduler = run.make_scheduler(steps)
+        run.follow(run.make_scheduler(steps))
     else:
-        run.scheduler.base_lrs = list(rates)
+        set_base_rates(run.scheduler, rates)
 
 
 def must_close(run: Run) -> bool:

@@ -172,14 +172,94 @@ class Amnesiac(Decay):
         return {}
 
 
+class Late(Decay):
+    """Remember the rates it began with."""
+
+    def get_lr(self):
+        self.first = getattr(self, "first", self.base_lrs)
+        return [rate * 0.9**self.last_epoch for rate in self.first]
+
+
+class Recursive(Decay):
+    """Go from each rate to the next one."""
+
+    def get_lr(self):
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        return rates if self.last_epoch == 0 else [0.9 * rate for rate in rates]
+
+
+class Endless(Decay):
+    """Warm up for however long.
+
+    Args:
+        warmup: steps of the rise.
+    """
+
+    def __init__(self, optimizer, total_steps, warmup: int = 5):
+        self.warmup = warmup
+        super().__init__(optimizer, total_steps)
+
+    def get_lr(self):
+        return [base * min(1, (self.last_epoch + 1) / self.warmup) for base in self.base_lrs]
+
+
+class Deaf(Decay):
+    """Wait for a metric and let the step decide."""
+
+    requires_metric = True
+
+
+class Secretive(Decay):
+    """Hear evaluations without telling."""
+
+    @hookimpl
+    def after_evaluation(self, results):
+        assert results
+
+
+class Patient(Decay):
+    """Lower the rate by half after each evaluation."""
+
+    requires_metric = True
+
+    def __init__(self, optimizer, total_steps):
+        self.heard = 0
+        super().__init__(optimizer, total_steps)
+
+    @hookimpl
+    def after_evaluation(self, run, split, results):
+        assert (run.moment.step, split, results) == (0, "val", {"val/loss": 1.0})
+        self.heard += 1
+        self._last_lr = self.get_lr()
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
+
+    def get_lr(self):
+        return [base * 0.5**self.heard for base in self.base_lrs]
+
+
+class Forgiving(Patient):
+    """Forget what was heard."""
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict({**state_dict, "heard": 0})
+
+
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
         (Decay, set()),
-        (Absolute, {"test_keeps_the_ratios_of_groups"}),
+        (Absolute, {"test_keeps_the_ratios_of_groups", "test_follows_new_base_rates"}),
         (Negative, {"test_rates_are_never_negative"}),
         (Wasteful, {"test_does_not_waste_the_first_step", "test_takes_the_shortest_trainings"}),
         (Amnesiac, {"test_resumes_to_the_bit"}),
+        (Recursive, set()),
+        (Late, {"test_follows_new_base_rates"}),
+        (Endless, {"test_refuses_a_warmup_that_fills_the_training"}),
+        (Deaf, {"test_reacts_to_what_it_waits_for"}),
+        (Secretive, {"test_reacts_to_what_it_waits_for"}),
+        (Patient, set()),
+        (Forgiving, {"test_resumes_to_the_bit"}),
     ],
 )
 def test_faults_of_schedulers(target, expected):

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import ClassVar
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
 
-from .component import ComponentConformance, plain
+from trainkit.errors import UsageError
+from trainkit.events import resolve
+from trainkit.schedule import set_base_rates
+
+from .component import ComponentConformance, plain, raises
+from .tiny import tiny_run
+
+if TYPE_CHECKING:
+    from trainkit.live import Run
 
 RATES = (1.0, 0.1)
 
@@ -24,19 +34,30 @@ class SchedulerConformance(ComponentConformance):
     kind = "scheduler"
     total_steps: ClassVar[int] = 40
 
-    def scheduler(self, total_steps: int | None = None) -> torch.optim.lr_scheduler.LRScheduler:
-        """Return a fresh scheduler over two groups with learning rates of 1 and 0.1."""
+    @cached_property
+    def run(self) -> Run:
+        """Return the run that evaluations are heard in."""
+        return tiny_run()
+
+    def scheduler(
+        self, total_steps: int | None = None, extra: Mapping[str, Any] | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return a fresh scheduler over two groups with learning rates of 1 and 0.1, with `extra` options on top."""
         groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in RATES]
         optimizer = torch.optim.SGD(groups)
         scheduler: torch.optim.lr_scheduler.LRScheduler = self.build(
-            optimizer=optimizer, total_steps=total_steps or self.total_steps
+            extra, optimizer=optimizer, total_steps=total_steps or self.total_steps
         )
         return scheduler
 
     def advance(self, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
-        """Make one step; override it for a scheduler that needs a value."""
+        """Make one step; one that waits for a metric hears an evaluation as bad as all the others after it."""
         scheduler.optimizer.step()
         scheduler.step()
+        if getattr(scheduler, "requires_metric", False):
+            results = {"val/loss": 1.0, getattr(scheduler, "monitor", None) or "val/loss": 1.0}
+            for hear in resolve([(f"scheduler {self.component}", scheduler)]).after_evaluation:
+                hear(self.run, "val", results)
 
     def rates(self, scheduler: torch.optim.lr_scheduler.LRScheduler, steps: int) -> list[list[float]]:
         """Return the learning rates of all groups over the next steps."""
@@ -51,7 +72,7 @@ class SchedulerConformance(ComponentConformance):
         assert isinstance(self.scheduler(), torch.optim.lr_scheduler.LRScheduler)
 
     def test_is_a_function_of_the_step(self) -> None:
-        """Two fresh schedulers give the same rates, to the bit."""
+        """Two fresh schedulers give the same rates, to the bit, where they hear the same."""
         assert self.rates(self.scheduler(), self.total_steps) == self.rates(self.scheduler(), self.total_steps)
 
     def test_resumes_to_the_bit(self) -> None:
@@ -90,6 +111,36 @@ class SchedulerConformance(ComponentConformance):
         for total in (1, 2, 3):
             rates = self.rates(self.scheduler(total), total)
             assert any(rate > 0 for row in rates for rate in row), f"no learning in {total} steps"
+
+    def test_follows_new_base_rates(self) -> None:
+        """Base rates that change on the way, as by the factor of a stage, change all rates from there in proportion."""
+        one, other = self.scheduler(), self.scheduler()
+        self.rates(one, 3)
+        self.rates(other, 3)
+        set_base_rates(other, [0.5 * float(rate) for rate in other.base_lrs])
+        for whole, half in zip(self.rates(one, 5), self.rates(other, 5), strict=True):
+            assert all(math.isclose(h, 0.5 * w, rel_tol=1e-9) for w, h in zip(whole, half, strict=True))
+
+    def test_refuses_a_warmup_that_fills_the_training(self) -> None:
+        """Where it has an option `warmup`, one as long as the training is refused, whatever else is set."""
+        if "warmup" not in self.option_names():
+            assert not hasattr(self.scheduler(), "warmup"), "its warm-up is no option"
+            return
+        for warmup in (self.total_steps, 10 * self.total_steps):
+            with raises(UsageError):
+                self.scheduler(extra={"warmup": warmup})
+
+    def test_reacts_to_what_it_waits_for(self) -> None:
+        """Where it waits for a metric, evaluations that do not improve lower the rate; steps alone leave it."""
+        scheduler = self.scheduler()
+        if not getattr(scheduler, "requires_metric", False):
+            assert not resolve([(f"scheduler {self.component}", scheduler)]).after_evaluation, "set requires_metric"
+            return
+        heard, unheard = self.rates(scheduler, self.total_steps), self.scheduler()
+        for _ in range(self.total_steps):
+            unheard.optimizer.step()
+            unheard.step()
+        assert heard[-1][0] < float(unheard.optimizer.param_groups[0]["lr"])
 
     def test_reports_the_rates_it_sets(self) -> None:
         """get_last_lr gives what stands in the optimizer."""
