@@ -138,7 +138,7 @@ class ListBlock(Block):
             grads = torch._foreach_neg(grads)
         yield ListOps, params, grads, self.moments, (None,) * needed
         if self.full != self.dtype:
-            torch._foreach_copy_(self.params, params)
+            ListOps.copy_(self.params, params)
 
 
 class WholeBlock(Block):
@@ -164,11 +164,6 @@ class WholeBlock(Block):
         gradient = self.params[0].grad
         assert gradient is not None
         return gradient.reshape(-1)
-
-    def norms(self, row: Tensor) -> Tensor:
-        """Return the norm of a row that lies as the parameter does [1]."""
-        norm: Tensor = torch.linalg.vector_norm(row, dtype=self.full)
-        return norm.reshape(1)
 
     def subtract_(self, row: Tensor, factors: Tensor, share: float) -> None:
         """Subtract factors [1] x row, and a share of the parameter itself, from the parameter; `row` is overwritten."""

@@ -7,6 +7,7 @@ list of tensors; the two never meet in one call.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,7 +58,6 @@ class ListOps:
     add_ = staticmethod(torch._foreach_add_)
     mul_ = staticmethod(torch._foreach_mul_)
     div_ = staticmethod(torch._foreach_div_)
-    copy_ = staticmethod(torch._foreach_copy_)
     lerp_ = staticmethod(torch._foreach_lerp_)
     sign_ = staticmethod(torch._foreach_sign_)
     zero_ = staticmethod(torch._foreach_zero_)
@@ -66,6 +66,11 @@ class ListOps:
     addcmul_ = staticmethod(torch._foreach_addcmul_)
     addcdiv_ = staticmethod(torch._foreach_addcdiv_)
     maximum_ = staticmethod(torch._foreach_maximum_)
+
+    @staticmethod
+    def copy_(a: Operand, b: Operand) -> None:
+        """Copy a list into another, shard by shard: PyTorch has no multi-tensor copy of distributed tensors."""
+        torch._foreach_copy_(_local(a), _local(b))
 
     @staticmethod
     def add(a: Operand, b: Operand, *, alpha: float = 1.0, out: object = None) -> Operand:
@@ -102,6 +107,10 @@ class ListOps:
     def copy(a: Operand, out: object = None) -> Operand:
         """Return a copy."""
         return [tensor.clone() for tensor in a]
+
+
+def _local(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
 
 
 Ops = type[TensorOps] | type[ListOps]

@@ -64,8 +64,7 @@ class ScaledOptimizer(ElementwiseOptimizer):
         if self.compiled:
             weights, directions = self._run(block, group, numbers, out)
         else:
-            self._write_direction(block, group, numbers, out)
-            weights, directions = block.norms(block.flat), block.norms(out)
+            weights, directions = self._write_direction(block, group, numbers, out)
         factors = self._factors(group, block.count, weights, directions, block.sizes)
         block.subtract_(out, factors.to(out.dtype), self.decay(group))
 
@@ -79,11 +78,19 @@ class ScaledOptimizer(ElementwiseOptimizer):
 
     def _write_direction(
         self, block: FlatBlock | WholeBlock, group: dict[str, Any], numbers: tuple[float, ...], out: Tensor
-    ) -> None:
+    ) -> tuple[Tensor, Tensor]:
         rows = out.split(block.piece)
         parts = parts_of(block, self.scratch, self.scratches, flip=group["maximize"], keep=True)
+        norms = []
         for row, (ops, p, g, moments, work) in zip(rows, parts, strict=True):
             self.direction(ops, row, p, g, moments, work, *numbers)
+            # Piece by piece, while it is in the cache: a float32 sum over millions of elements would lose digits too.
+            if isinstance(block, WholeBlock):
+                norms.append(torch.stack([torch.linalg.vector_norm(p), torch.linalg.vector_norm(row)]))
+        if isinstance(block, FlatBlock):
+            return block.norms(block.flat), block.norms(out)
+        weights, directions = torch.stack(norms).norm(dim=0).split(1)
+        return weights, directions
 
     def _run(
         self, block: FlatBlock | WholeBlock, group: dict[str, Any], numbers: tuple[float, ...], out: Tensor
