@@ -51,16 +51,25 @@ def evaluate(run: Run, split: str, dataset: Dataset, limit: int | None = None) -
 @contextlib.contextmanager
 def evaluating(run: Run) -> Iterator[None]:
     """Put model, loss and optimizer in evaluation mode, without gradients, and back."""
-    switch_optimizer(run.optimizer, training=False)
-    run.model.eval()
-    run.loss.eval()
+    with evaluated_weights(run.optimizer):
+        run.model.eval()
+        run.loss.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            run.model.train()
+            run.loss.train()
+
+
+@contextlib.contextmanager
+def evaluated_weights(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Put the weights in place that are evaluated and saved, and those that are trained back."""
+    switch_optimizer(optimizer, training=False)
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
-        run.model.train()
-        run.loss.train()
-        switch_optimizer(run.optimizer, training=True)
+        switch_optimizer(optimizer, training=True)
 
 
 def switch_optimizer(optimizer: torch.optim.Optimizer, *, training: bool) -> None:

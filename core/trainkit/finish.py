@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from .evaluation import evaluate, evaluate_baseline
+from .evaluation import evaluate, evaluate_baseline, switch_optimizer
 from .routine import write_row
 from .snapshot import restore_weights, saved_state
 
@@ -16,7 +16,11 @@ Results = dict[str, dict[str, float]]
 
 
 def load_best(run: Run) -> int | None:
-    """Put the best checkpoint's weights into the model; return its step, or None where there is none."""
+    """Put the best checkpoint's weights into the model; return its step, or None where there is none.
+
+    An optimizer that averages weights is left in evaluation mode: training is over.
+    """
+    switch_optimizer(run.optimizer, training=False)
     best = run.checkpoints.best() if run.checkpoints is not None else None
     if best is None:
         return None
@@ -41,6 +45,7 @@ def final_results(run: Run) -> Results:
                 results.setdefault(name, {}).update(
                     {tag: value for tag, value in rows.items() if not math.isnan(value)}
                 )
+    switch_optimizer(run.optimizer, training=False)
     write_row(run, {f"final/{tag}": value for tag, value in results["model"].items()})
     return results
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .errors import Diverged
-from .evaluation import evaluate
+from .evaluation import evaluate, evaluated_weights
 from .record import learning_rates
 from .snapshot import take_snapshot
 
@@ -126,7 +126,8 @@ def save(run: Run) -> None:
         return
     if moment.saved_step != moment.step:
         moment.saved_step = moment.step
-        run.checkpoints.save(take_snapshot(run), background=run.settings.checkpoint.background)
+        with evaluated_weights(run.optimizer):
+            run.checkpoints.save(take_snapshot(run), background=run.settings.checkpoint.background)
     if run.best.step == moment.step:
         run.checkpoints.mark_best(moment.step, run.best.value)
 

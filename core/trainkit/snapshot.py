@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .checkpoint import Checkpoint, Snapshot
 from .contracts import Stateful
 from .errors import CheckpointError
+from .evaluation import switch_optimizer
 from .storage.statetree import flatten, unflatten
 
 if TYPE_CHECKING:
@@ -16,7 +17,10 @@ MODEL_FILE = "model.safetensors"
 
 
 def take_snapshot(run: Run) -> Snapshot:
-    """Return the whole state of a run: weights, optimizer, schedule, counters, components, what the task learned."""
+    """Return the whole state of a run: weights, optimizer, schedule, counters, components, what the task learned.
+
+    An optimizer that averages weights is in evaluation mode: whoever loads the weights gets those to use.
+    """
     optimizer, optimizer_tensors = flatten(run.optimizer.state_dict())
     state, state_tensors = flatten(_state(run))
     if run.metrics_file is not None:
@@ -54,6 +58,7 @@ def restore(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
     check_data(run, checkpoint)
     checkpoint.load_into(MODEL_FILE, run.model.state_dict())
     _restore_optimizer(run, checkpoint)
+    switch_optimizer(run.optimizer, training=True)
     if run.scheduler is not None:
         run.scheduler.load_state_dict(state["scheduler"])
     if run.scaler is not None:
