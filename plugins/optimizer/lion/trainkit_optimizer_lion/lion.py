@@ -19,8 +19,8 @@ def lion(
 ) -> tuple[Tensor, Tensor]:
     """Return parameters and moment after one step; `keep` is 1 - lr x weight decay.
 
-    The sign is that of the average with beta1, and the average that is kept is the one with beta2: taken from the moment
-    as it was before. A direction of exactly 0 moves nothing.
+    The sign is that of the average with beta1, and the average that is kept is the one with beta2: both are taken from
+    the moment as it was before. A direction of exactly 0 moves nothing.
     """
     direction = torch.sign(g + beta1 * (exp_avg - g))
     return p * keep - lr * direction, g + beta2 * (exp_avg - g)
