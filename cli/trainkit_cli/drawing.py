@@ -13,7 +13,7 @@ WIDTH, HEIGHT = 64, 6
 
 def draw_curve(draft: Draft) -> str:
     """Return the learning rate over the plan as a drawing with its ends labelled."""
-    from trainkit.curve import learning_rate_curve
+    from trainkit.curve import awaited_metric, learning_rate_curve
 
     curve = learning_rate_curve(draft, WIDTH)
     top = max(rate for _, rate in curve)
@@ -22,7 +22,9 @@ def draw_curve(draft: Draft) -> str:
     body = [f"  {label:>8} │{line}" for label, line in zip(labels, lines, strict=True)]
     last = f"{curve[-1][0]}"
     axis = "  " + " " * 9 + "└" + "─" * len(lines[0])
-    return "\n".join(["learning rate", *body, axis, "  " + " " * 10 + "0" + last.rjust(len(lines[0]) - 1)])
+    awaited = awaited_metric(draft)
+    title = f"learning rate, as long as {awaited} improves" if awaited else "learning rate"
+    return "\n".join([title, *body, axis, "  " + " " * 10 + "0" + last.rjust(len(lines[0]) - 1)])
 
 
 def draw(values: list[float], height: int) -> list[str]:

@@ -106,7 +106,7 @@ def print_plan(draft: Draft, cost: Cost | None) -> None:
             click.echo(f"{component.place:<9} {chosen[-1] if chosen else f'{show(component.name)} from the default'}")
     for kind, listed in draft.lists.items():
         click.echo(f"{kind:<9} {', '.join(listed) or 'none'}")
-    for note in (*draft.plan.notes, *draft.splits.warnings):
+    for note in (*draft.plan.notes, *draft.splits.warnings, *draft.warnings):
         click.echo(f"note      {note}")
     click.echo()
     rows = [

@@ -77,8 +77,7 @@ def check_schedule(draft: Draft) -> list[str]:
         return []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with asked(f"scheduler {draft.config['scheduler.use']}", "give its learning rates"):
-            curve = _curve(draft, CHECKED_POINTS)
+        curve = _checked_curve(draft)
     _check_metric(draft)
     notes = list(dict.fromkeys(str(warning.message) for warning in caught))
     share = sum(rate == 0 for _, rate in curve) / len(curve)
@@ -88,6 +87,17 @@ def check_schedule(draft: Draft) -> list[str]:
             "whether all lengths are in optimizer steps"
         )
     return notes
+
+
+def _checked_curve(draft: Draft) -> list[tuple[int, float]]:
+    try:
+        with asked(f"scheduler {draft.config['scheduler.use']}", "give its learning rates"):
+            return _curve(draft, CHECKED_POINTS)
+    except UsageError as error:
+        if error.where not in draft.config:
+            raise
+        place = f"{error.where}, {draft.config.origin(error.where)}"
+        raise UsageError(error.what, where=place, why=error.why, do=error.do) from None
 
 
 def awaited_metric(draft: Draft) -> str:
