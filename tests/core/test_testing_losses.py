@@ -10,6 +10,7 @@ from trainkit.component import Component
 from trainkit.nested import call, reads_of
 from trainkit.testing import LossConformance
 from trainkit.testing.lossinputs import EMPTY_SLOT, IMPOSSIBLE, NODES, loss_inputs
+from trainkit.testing.seriesinputs import SHARED
 
 BOXES = ("boxes", "box_mask", "box_predictions")
 
@@ -136,6 +137,36 @@ def test_faults_of_losses_of_several_terms(target, expected):
     assert failing(of(target, given=BOXES)) == expected
 
 
+class Forecasts(nn.Module):
+    """Be the squared error of point forecasts that were measured."""
+
+    def forward(self, point, future_values, future_observed_mask):
+        measured = self.measured(future_observed_mask)
+        truth = future_values.nan_to_num() * future_observed_mask
+        return LossOutput(((point.float() - truth).square() * measured).sum(), measured.sum())
+
+    def measured(self, mask):
+        return mask
+
+
+class Unmeasured(Forecasts):
+    """Take what is missing for 0."""
+
+    def measured(self, mask):
+        return torch.ones_like(mask)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (Forecasts, set()),
+        (Unmeasured, {"test_ignored_positions_change_nothing", "test_nothing_real_is_an_exact_zero"}),
+    ],
+)
+def test_faults_of_losses_of_forecasts(target, expected):
+    assert failing(of(target)) == expected
+
+
 def test_what_is_needed_is_there_and_of_the_rest_what_the_class_asks_for():
     class Needs(nn.Module):
         """Need features, and take boxes."""
@@ -147,6 +178,7 @@ def test_what_is_needed_is_there_and_of_the_rest_what_the_class_asks_for():
     assert of(Needs, given=("boxes",)).inputs().keys() == {"visual_features", "boxes"}
     assert of(Needs).predictions(loss_inputs()).keys() == {
         "logits", "props_logits", "pointer_logits", "scale_logits", "box_predictions",
+        "quantiles", "point", "prices", "actions",
     }  # fmt: skip
     assert of(Needs).predictions(of(Needs).inputs()).keys() == {"visual_features"}
 
@@ -169,4 +201,11 @@ def test_the_values_of_the_kit_agree_with_each_other():
     assert (parents < torch.arange(5)).all()
     assert filled.gather(1, parents.clamp(min=0))[parents >= 0].all()
     assert torch.equal(values["scale_logits"][:, -1], values["logits"])
-    assert all(len(value) == 6 for value in values.values())
+    observed, levels = values["future_observed_mask"], values["quantile_levels"]
+    assert torch.equal(values["future_values"].isfinite(), observed)
+    assert not observed[2].any()
+    assert observed.any(0).any(0).all(), "each target was measured somewhere"
+    assert values["quantiles"].shape == (*observed.shape, len(levels))
+    assert (levels.diff() > 0).all()
+    assert {0, 1, 2, -100} == set(values["action_labels"].flatten().tolist())
+    assert all(len(value) == 6 for name, value in values.items() if name not in SHARED)

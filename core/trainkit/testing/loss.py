@@ -16,6 +16,11 @@ from trainkit.errors import UsageError
 
 from .component import ComponentConformance, NotChecked, plain, same
 from .lossinputs import SAMPLES, loss_inputs
+from .seriesinputs import SHARED
+
+PREDICTIONS = frozenset({"quantiles", "point", "prices", "actions"})
+# By mask of what was measured, or labels: the predictions that they belong to.
+MEASURED = {"future_observed_mask": ("quantiles", "point", "prices"), "action_labels": ("actions",)}
 
 
 class LossConformance(ComponentConformance):
@@ -23,14 +28,14 @@ class LossConformance(ComponentConformance):
 
     Attributes:
         decomposes: whether the loss of a batch is the sum of the losses of its samples; contrastive terms do not.
-        ignores_labels: whether it reads `labels` and leaves out those that are -100.
+        ignores_labels: whether it leaves out `labels` that are -100, or what was not measured.
         given: what `inputs` has of what the loss can do without; all that it cannot do without is there.
     """
 
     kind = "loss"
     decomposes: ClassVar[bool] = True
     ignores_labels: ClassVar[bool] = True
-    given: ClassVar[Collection[str]] = ("logits", "labels", "props_logits", "props")
+    given: ClassVar[Collection[str]] = ("logits", "labels", "props_logits", "props", "future_observed_mask")
 
     def inputs(self) -> dict[str, Tensor]:
         """Return a batch and outputs of 6 samples of different lengths, as far as the loss reads them."""
@@ -54,7 +59,8 @@ class LossConformance(ComponentConformance):
 
     def predictions(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return those values that a model makes and gradients have to reach: logits and the like, else features."""
-        outputs = {name: value for name, value in values.items() if name.endswith(("logits", "_predictions"))}
+        made = (n for n in values if n in PREDICTIONS or n.endswith(("logits", "_predictions")))
+        outputs = {name: values[name] for name in made}
         return outputs or {name: value for name, value in values.items() if name.endswith("_features")}
 
     def gradients(self, values: Mapping[str, Tensor], *, loss: nn.Module | None = None) -> dict[str, Tensor]:
@@ -134,18 +140,35 @@ class LossConformance(ComponentConformance):
         moved = {name: value - 0.01 * gradients[name] for name, value in self.predictions(values).items()}
         assert self.call(self.loss(), {**values, **moved}).sum < self.call(self.loss(), values).sum
 
+    def left_out(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return, for each prediction that has positions without a truth, where they are: [B, ...] bool."""
+        at: dict[str, Tensor] = {}
+        if "labels" in values:
+            ignored = values["labels"] == IGNORED_LABEL
+            at = dict.fromkeys(("logits", "pointer_logits", "box_predictions"), ignored)
+            # Over scales the slots come second, and every scale leaves out the same.
+            if (scales := values.get("scale_logits")) is not None:
+                at["scale_logits"] = ignored.unsqueeze(1).expand(scales.shape[:-1])
+        for name in MEASURED.keys() & values.keys():
+            missing = ~values[name] if values[name].dtype == torch.bool else values[name] == IGNORED_LABEL
+            at |= dict.fromkeys(MEASURED[name], missing)
+        return {name: left_out for name, left_out in at.items() if name in self.predictions(values)}
+
+    def emptied(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the values with every label ignored and nothing measured."""
+        empty = dict(values)
+        for name in ({"labels"} | MEASURED.keys()) & values.keys():
+            nothing = False if values[name].dtype == torch.bool else IGNORED_LABEL
+            empty[name] = torch.full_like(values[name], nothing)
+        return empty
+
     def test_ignored_positions_change_nothing(self) -> None:
-        """Other logits where the label is -100 give the same loss to the bit, and no gradient arrives there."""
+        """Other predictions where there is no truth give the same loss to the bit, and no gradient arrives there."""
         values = self.inputs()
         if not self.ignores_labels:
             assert "labels" not in values, "a loss that reads labels leaves out those that are -100"
             return
-        ignored = values["labels"] == IGNORED_LABEL
-        # Over scales the slots come second, and every scale leaves out the same.
-        at = dict.fromkeys(("logits", "pointer_logits", "box_predictions"), ignored)
-        if (scales := values.get("scale_logits")) is not None:
-            at["scale_logits"] = ignored.unsqueeze(1).expand(scales.shape[:-1])
-        at = {name: left_out for name, left_out in at.items() if name in self.predictions(values)}
+        at = self.left_out(values)
         assert at, "a loss that reads labels reads what a model says of them"
         moved = {
             name: values[name] + 3.0 * left_out.reshape(*left_out.shape, *[1] * (values[name].ndim - left_out.ndim))
@@ -159,12 +182,12 @@ class LossConformance(ComponentConformance):
             assert gradients[name][left_out].abs().sum() == 0, name
 
     def test_nothing_real_is_an_exact_zero(self) -> None:
-        """A batch in which every label is ignored gives a sum of 0 and gradients of 0, never NaN."""
+        """A batch in which there is no truth at all gives a sum of 0 and gradients of 0, never NaN."""
         values = self.inputs()
         if not self.ignores_labels:
             assert "labels" not in values
             return
-        empty = {**values, "labels": torch.full_like(values["labels"], IGNORED_LABEL)}
+        empty = self.emptied(values)
         assert float(self.call(self.loss(), empty).sum.detach()) == 0
         assert float(self.call(self.loss(), empty).count) == 0
         for gradient in self.gradients(empty).values():
@@ -173,9 +196,7 @@ class LossConformance(ComponentConformance):
     def test_parts_of_a_batch_add_up(self) -> None:
         """Counts of parts of a batch add up; if the loss decomposes, so do sums and gradients, to 1e-6."""
         values = self.inputs()
-        parts = [
-            {name: value[rows] for name, value in values.items()} for rows in (slice(0, 1), slice(1, 4), slice(4, 6))
-        ]
+        parts = [rows_of(values, rows) for rows in (slice(0, 1), slice(1, 4), slice(4, 6))]
         whole = self.call(self.loss(), values)
         outputs = [self.call(self.loss(), part) for part in parts]
         assert math.isclose(sum(float(o.count) for o in outputs), float(whole.count), rel_tol=1e-6)
@@ -196,7 +217,7 @@ class LossConformance(ComponentConformance):
         assert not per_sample.requires_grad
         if self.decomposes:
             for sample in range(SAMPLES):
-                alone = self.call(self.loss(), {name: value[sample : sample + 1] for name, value in values.items()})
+                alone = self.call(self.loss(), rows_of(values, slice(sample, sample + 1)))
                 mean = float(alone.sum.detach()) / max(float(alone.count), 1.0)
                 assert math.isclose(float(per_sample[sample]), mean, rel_tol=1e-5, abs_tol=1e-6)
 
@@ -237,3 +258,8 @@ class LossConformance(ComponentConformance):
         before: dict[str, Any] = {name: value.clone() for name, value in values.items()}
         self.call(self.loss(), values)
         assert same(before, values)
+
+
+def rows_of(values: Mapping[str, Tensor], rows: slice) -> dict[str, Tensor]:
+    """Return the values of some samples; what belongs to no sample is as it is."""
+    return {name: value if name in SHARED else value[rows] for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""A batch and outputs to check losses with: every name that losses of sequences and of layouts read."""
+"""A batch and outputs to check losses with: every name that losses of sequences, of layouts and of series read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from trainkit.contracts import IGNORED_LABEL
+
+from .seriesinputs import series_inputs
 
 SAMPLES, SLOTS, CLASSES = 6, 5, 7
 LENGTHS = (5, 3, 1, 4, 2, 5)
@@ -17,7 +19,7 @@ IMPOSSIBLE = -1e4
 
 
 def loss_inputs() -> dict[str, Tensor]:
-    """Return the values of 6 samples of different lengths, along dimension 0 of each.
+    """Return the values of 6 samples of different lengths, along dimension 0 of each that is not SHARED.
 
     Among the labels are the ignored one (no slot at all) and 0, the class of an empty slot. What belongs to slots
     agrees: only real ones are hidden, only filled ones have boxes and sources, and a parent comes before its children.
@@ -34,7 +36,8 @@ def loss_inputs() -> dict[str, Tensor]:
         "props": torch.randint(0, 2, (SAMPLES, FLAGS), generator=generator).float(),
     }
     filled = (labels != IGNORED_LABEL) & (labels != EMPTY_SLOT)
-    return values | _noise(labels, generator) | _pointers(filled, generator) | _rest(filled, logits, generator)
+    values |= _noise(labels, generator) | _pointers(filled, generator) | _rest(filled, logits, generator)
+    return values | series_inputs(SAMPLES)
 
 
 def _noise(labels: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from trainkit.binding import bind_metric
 
 from .component import ComponentConformance, NotChecked, same
+from .seriesinputs import SHARED
 
 Values = Mapping[str, Any]
 
@@ -18,7 +19,8 @@ class MetricConformance(ComponentConformance):
 
     Attributes:
         cases: (values that `update` reads, expected answer) pairs. The answer is a number, or a mapping of those
-            numbers that are to be checked. Values have samples along their first dimension: tensors or lists.
+            numbers that are to be checked. Values have samples along their first dimension (tensors or lists), but for
+            those that belong to no sample: quantile_levels and target_names.
         tolerance: largest difference from a known value.
     """
 
@@ -109,8 +111,8 @@ def answer(metric: Any) -> dict[str, float]:
 
 
 def _samples(values: Values) -> list[Values]:
-    count = len(next(iter(values.values())))
-    return [{name: value[i : i + 1] for name, value in values.items()} for i in range(count)]
+    count = next(len(value) for name, value in values.items() if name not in SHARED)
+    return [{n: value if n in SHARED else value[i : i + 1] for n, value in values.items()} for i in range(count)]
 
 
 def _close(one: float, other: float, tolerance: float) -> bool:
