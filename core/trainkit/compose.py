@@ -52,7 +52,7 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
     loss.to(draft.engine.device)
     _apply_model_settings(model, settings)
     learnable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = draft.parts["optimizer"].build(inner, params=parameter_groups(learnable, loss))
+    optimizer = draft.parts["optimizer"].build(inner, params=parameter_groups(learnable, loss, model))
     callbacks = {name: part.build(inner) for name, part in draft.lists["callback"].items()}
     components = {
         "loss": loss,
@@ -117,14 +117,25 @@ def _apply_model_settings(model: nn.Module, settings: RunSettings) -> None:
     model.train()
 
 
-def parameter_groups(learnable: Mapping[str, nn.Parameter], loss: nn.Module) -> list[dict[str, Any]]:
-    """Return the optimizer's groups: matrices decay; vectors (biases, gains) and parameters of the loss do not."""
-    groups: list[dict[str, Any]] = [
-        {"name": "decay", "params": [p for p in learnable.values() if p.ndim >= 2]},
-        {"name": "no_decay", "params": [p for p in learnable.values() if p.ndim < 2], "weight_decay": 0.0},
-        {"name": "loss", "params": [p for p in loss.parameters() if p.requires_grad], "weight_decay": 0.0},
-    ]
-    filled = [group for group in groups if group["params"]]
-    if not filled:
+def parameter_groups(
+    learnable: Mapping[str, nn.Parameter], loss: nn.Module, model: nn.Module | None = None
+) -> list[dict[str, Any]]:
+    """Return the optimizer's groups, of (name, parameter) pairs: what decays, and what does not.
+
+    Matrices decay; vectors (biases, gains) and parameters of the loss do not. Tables of embeddings decay as well, in a
+    group of their own: an optimizer for hidden matrices has to tell them apart.
+
+    Args:
+        learnable: the parameters of the model that learn, by name.
+        loss: may have parameters, which get the prefix "loss".
+        model: where the embeddings are found; None: there are none.
+    """
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)} if model else ()
+    named: dict[str, list[tuple[str, nn.Parameter]]] = {"decay": [], "embedding": [], "no_decay": [], "loss": []}
+    for name, p in learnable.items():
+        named["no_decay" if p.ndim < 2 else "embedding" if id(p) in tables else "decay"].append((name, p))
+    named["loss"] = [(f"loss.{name}", p) for name, p in loss.named_parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [{"name": name, "params": pairs} for name, pairs in named.items() if pairs]
+    if not groups:
         raise UsageError("nothing learns: no parameter has requires_grad", do="take another adapter, as --adapter full")
-    return filled
+    return [group | ({"weight_decay": 0.0} if group["name"] in ("no_decay", "loss") else {}) for group in groups]

@@ -229,7 +229,7 @@ def test_a_predictor_is_known_to_the_optimizer_before_it_saw_a_batch():
 
     loss = ModalityWeighting(Terms("base"), weighting="predictor")
     (group,) = parameter_groups({}, loss)
-    assert sum(parameter.numel() for parameter in group["params"]) == 258 * 64 + 64 + 64 * 4 + 4
+    assert sum(parameter.numel() for _, parameter in group["params"]) == 258 * 64 + 64 + 64 * 4 + 4
     assert group["weight_decay"] == 0
 
 
