@@ -91,12 +91,21 @@ class KindHooks:
 
     @hookspec
     def trainkit_optimizer(self) -> Callable[..., Any]:
-        """Return a `torch.optim.Optimizer`; the core passes `params`."""
+        """Return a `torch.optim.Optimizer`; the core passes `params`.
+
+        What it makes may have two attributes, both True where they are not there: `takes_scheduler`, whether learning
+        rates may change from outside (if not, the run takes the scheduler that leaves them alone), and `takes_rate`,
+        whether `lr` means a learning rate, so that a range test has a meaning.
+        """
         raise NotImplementedError
 
     @hookspec
     def trainkit_scheduler(self) -> Callable[..., Any]:
-        """Return a `torch.optim.lr_scheduler.LRScheduler`; the core passes `optimizer` and `total_steps`."""
+        """Return a `torch.optim.lr_scheduler.LRScheduler`; the core passes `optimizer` and `total_steps`.
+
+        What it makes hears events as long as its schedule lasts. With an attribute `requires_metric` that is True it
+        waits for validations, of the tag in its `monitor` if it has one: a run without them is refused.
+        """
         raise NotImplementedError
 
     @hookspec
