@@ -136,7 +136,7 @@ ROWS: dict[str, dict[str, Callable[[Params], torch.optim.Optimizer]]] = {
     },
     "muon": {
         "trainkit": matrices_only(ours("muon")),
-        "pytorch-optimizer": matrices_only(theirs("Muon", use_muon=True)),
+        "pytorch-optimizer": matrices_only(lambda params: theirs("Muon")([{"params": params, "use_muon": True}])),
         "torch": matrices_only(plain(torch.optim.Muon)),
     },
     "soap": {"trainkit": ours("soap"), "pytorch-optimizer": theirs("SOAP")},

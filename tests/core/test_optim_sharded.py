@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from .shardedmodel import model, train
 
 SCRIPT = Path(__file__).with_name("shardedmodel.py")
-NAMES = ["adamw", "lion", "lamb", "adan", "gpro"]
+NAMES = ["adamw", "lion", "lamb", "adan", "gpro", "sgd", "adafactor", "muon", "soap"]
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
