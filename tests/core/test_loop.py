@@ -286,6 +286,16 @@ def test_losses_with_parameters_learn_without_decay() -> None:
     assert float(run.loss.log_variance.detach()) > 0
 
 
+def test_optimizers_are_given_names_and_embeddings_have_a_group_of_their_own() -> None:
+    run = tiny_run()
+    names = {group["name"]: group["param_names"] for group in run.optimizer.param_groups}
+    assert names["embedding"] == ["embedding.weight"]
+    assert sorted(sum(names.values(), [])) == sorted(name for name, _ in run.model.named_parameters())
+    by_name = dict(run.model.named_parameters())
+    for group in run.optimizer.param_groups:
+        assert all(by_name[n] is p for n, p in zip(group["param_names"], group["params"], strict=True))
+
+
 def test_listeners_may_replace_a_loss_by_its_samples() -> None:
     class KeepFirst:
         """Back-propagate the first sample of each batch alone."""
