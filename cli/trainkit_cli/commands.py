@@ -11,6 +11,7 @@ COMMANDS = {
     "validate": "Find out what is wrong with data before a run.",
     "show": "Show samples as they are and as augmenters change them.",
     "plan": "Show what a run would do, what it would cost, and why.",
+    "lr-find": "Find a learning rate by a test of many, before a run.",
     "run": "Train a model from named parts.",
     "evaluate": "Measure a run's checkpoint on a split of its data.",
     "predict": "Answer new inputs with the model of a run.",
@@ -32,7 +33,7 @@ class LazyGroup(click.Group):
             return None
         from importlib import import_module
 
-        command: click.Command = import_module(f"trainkit_cli.{cmd_name}").command
+        command: click.Command = import_module(f"trainkit_cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trainkit.api import RangeTest
     from trainkit.draft import Draft
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -25,6 +27,27 @@ def draw_curve(draft: Draft) -> str:
     awaited = awaited_metric(draft)
     title = f"learning rate, as long as {awaited} improves" if awaited else "learning rate"
     return "\n".join([title, *body, axis, "  " + " " * 10 + "0" + last.rjust(len(lines[0]) - 1)])
+
+
+def draw_range_test(test: RangeTest) -> str:
+    """Return the smoothed loss over the rates as a drawing, an arrow below the suggestion; '' without a loss."""
+    low, high = test.value_range() or (0.0, 0.0)
+    if high <= low:
+        return ""
+    rates = test.counted[0]
+    places = [round(i * (len(rates) - 1) / (WIDTH - 1)) for i in range(WIDTH)]
+    shares = [min(max(test.smooth[place] - low, 0.0), high - low) for place in places]
+    lines = draw([*shares, high - low], HEIGHT)
+    labels = [f"{high:.3g}", *[""] * (HEIGHT - 2), f"{low:.3g}"]
+    body = [f"  {label:>8} │{line[:WIDTH]}" for label, line in zip(labels, lines, strict=True)]
+    margin = " " * 11
+    first, last = f"{rates[0]:.2g}", f"{rates[-1]:.2g}"
+    under = [f"{' ' * 10}└{'─' * WIDTH}", f"{margin}{first}{last.rjust(WIDTH - len(first))}"]
+    if test.suggestion is not None:
+        wanted = math.log(test.suggestion)
+        column = min(range(WIDTH), key=lambda i: abs(math.log(rates[places[i]]) - wanted))
+        under.insert(1, f"{margin}{' ' * column}▲")
+    return "\n".join(["training loss over learning rate", *body, *under])
 
 
 def draw(values: list[float], height: int) -> list[str]:

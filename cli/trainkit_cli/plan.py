@@ -108,6 +108,8 @@ def print_plan(draft: Draft, cost: Cost | None) -> None:
         click.echo(f"{kind:<9} {', '.join(listed) or 'none'}")
     for note in (*draft.plan.notes, *draft.splits.warnings, *draft.warnings):
         click.echo(f"note      {note}")
+    if draft.settings.lr_find:
+        click.echo("note      lr_find: rates are tested first, and optimizer.lr becomes what that suggests")
     click.echo()
     rows = [
         [

@@ -18,8 +18,12 @@ SECONDS_BETWEEN_LINES = 10.0
 
 def make_progress(stream: TextIO) -> object:
     """Return the progress display that suits a stream."""
-    plain = not stream.isatty() or "CI" in os.environ or os.environ.get("TERM") == "dumb"
-    return PlainProgress(stream) if plain else RichProgress()
+    return PlainProgress(stream) if is_plain(stream) else RichProgress()
+
+
+def is_plain(stream: TextIO) -> bool:
+    """Return whether a stream takes lines only, no drawing that moves."""
+    return not stream.isatty() or "CI" in os.environ or os.environ.get("TERM") == "dumb"
 
 
 def clock(seconds: float | None) -> str:

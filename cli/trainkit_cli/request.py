@@ -114,6 +114,22 @@ def layers(config: Path | None, assignments: Sequence[str], flags: dict[str, Any
     return [*found, own]
 
 
+def arguments_of(
+    config: Path | None, assignments: Sequence[str], blocked: Sequence[str], flags: dict[str, Any]
+) -> list[str]:
+    """Return what `layers` was given as the arguments of a command."""
+    found = [str(config)] if config is not None else []
+    for name, given in flags.items():
+        values = given if isinstance(given, tuple) else () if given is None else (given,)
+        for value in values:
+            found += [f"--{name.replace('_', '-')}", str(value)]
+    for assignment in assignments:
+        found += ["--set", assignment]
+    for name in blocked:
+        found += ["-p", name]
+    return found
+
+
 def blocked_names(values: Sequence[str]) -> tuple[str, ...]:
     """Return the plugins that `-p no:NAME` leaves out."""
     for value in values:

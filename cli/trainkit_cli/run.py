@@ -51,7 +51,8 @@ def command(
     from .tables import print_json, print_results
 
     def report(message: str) -> None:
-        click.echo(message, err=True)
+        if not quiet:
+            click.echo(message, err=True)
 
     progress = [] if quiet else [("progress", make_progress(sys.stderr))]
     request = Request(

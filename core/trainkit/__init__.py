@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import evaluate, predict, preview, resume, run, show, validate
+    from .api import evaluate, find_learning_rate, predict, preview, resume, run, show, validate
     from .contracts import Answer, Finding, Inspection, LossOutput, Panel, Splits, reading
     from .errors import DataError, ExitCode, PluginError, TrainkitError, UsageError
     from .hooks import hookimpl
@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "evaluate": "api",
+    "find_learning_rate": "api",
     "preview": "api",
     "resume": "api",
     "run": "api",
@@ -69,6 +70,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "evaluate",
+    "find_learning_rate",
     "hookimpl",
     "predict",
     "preview",

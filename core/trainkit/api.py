@@ -1,4 +1,4 @@
-"""What the command line can do, as functions: run, resume, preview, evaluate, predict, validate, show."""
+"""What the command line can do, as functions: run, resume, preview, find_learning_rate, evaluate, predict and more."""
 
 from __future__ import annotations
 
@@ -13,37 +13,49 @@ from .contracts import Inspection
 from .cost import Cost, measure
 from .documents import plan_document, read_documents
 from .draft import Draft, make_draft, restore_draft
-from .errors import UsageError
+from .errors import ExitCode, UsageError
 from .evaluation import evaluate as evaluate_split
 from .execution import RunResult, resume, start
 from .inspection import inspect, inspection_document
 from .kinds import KINDS
+from .lrfind import Search, check_folder, find_in, record_of, save_found
 from .prediction import Asked, Prediction, Predictions, predictions
+from .rangetest import Axis, RangeTest, Rule
 from .registry import Registry
 from .request import Listeners, Request, request_of
 from .rundir import RunDirectory
 from .showing import Sheet, contact_sheet
+from .signals import EXIT_CODES
 from .snapshot import restore_weights, saved_state
 from .trained import NOT_EVALUATED, changed_config, find_checkpoint
 
 __all__ = [
+    "EXIT_CODES",
     "Asked",
+    "ExitCode",
     "Prediction",
     "Predictions",
+    "RangeTest",
     "Request",
     "RunResult",
+    "Search",
     "Sheet",
+    "check_folder",
     "contact_sheet",
     "cost_of",
     "evaluate",
+    "find_in",
+    "find_learning_rate",
     "inspect",
     "inspection_document",
     "plan_document",
     "predict",
     "predictions",
     "preview",
+    "record_of",
     "resume",
     "run",
+    "save_found",
     "show",
     "start",
     "validate",
@@ -107,6 +119,46 @@ def preview(
         raise UsageError(f"unknown arguments: {', '.join(sorted(unknown))}", why=f"kinds: {', '.join(KINDS)}")
     request = request_of(config, components, data, settings, registry, ())
     return make_draft(request.layers, request.registry, request.live)
+
+
+def find_learning_rate(
+    config: str | Path | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    registry: Registry | None = None,
+    data: str | Path | None = None,
+    low: float = 1e-8,
+    high: float = 1.0,
+    steps: int = 100,
+    rule: Rule = "steepest",
+    axis: Axis = "log",
+    **components: Any,
+) -> RangeTest:
+    """Return the learning-rate range test of a run: its `suggestion`, or the `reason` why there is none.
+
+    Nothing is trained and nothing written; live objects are left as they were, to the bit. A signal ends the test at
+    its next step.
+
+    Args:
+        config: a TOML file; for what is not named here see `run`.
+        settings: everything else by dotted key, as {"loop.accumulate": 4}.
+        registry: where names become components.
+        data: folder or file of the data.
+        low: the smallest rate.
+        high: the largest rate.
+        steps: how many rates, each for one optimizer step; 13 at least.
+        rule: 'steepest' (where the loss falls fastest), 'valley' (the middle of its longest fall), or 'minimum' (a
+            tenth of the rate at which it is lowest).
+        axis: 'log' or 'linear': by which the steepest fall is meant.
+        components: a name or a live object for each kind, as optimizer="lion".
+
+    Raises:
+        TrainkitError: UsageError where a rate has no meaning, as for an optimizer that sets its own.
+    """
+    return find_in(
+        preview(config, settings=settings, registry=registry, data=data, **components),
+        Search(low, high, steps, rule, axis),
+    )
 
 
 def evaluate(

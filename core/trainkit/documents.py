@@ -20,16 +20,20 @@ from .tomltext import to_toml
 
 def write_documents(directory: RunDirectory, draft: Draft, request: Request) -> None:
     """Write the documents of a new run; plan.json comes last, and makes the directory one that can be resumed."""
-    resolved = {key: values[-1] for key, values in draft.config.history.items()}
     directory.write_text("config.toml", to_toml(asked_for(draft.config, request)))
-    directory.write_text("resolved.toml", to_toml(resolved))
-    directory.write_json("resolved.json", draft.config.document())
+    write_resolved(directory, draft.config)
     directory.write_json("components.json", components_of(draft))
     directory.write_json("environment.json", environment())
     if skipped := draft.splits.skipped:
         directory.write_text(SKIPPED, "".join(f"{line}\n" for line in map(_skipped_line, skipped)))
     directory.write_json("plan.json", plan_document(draft))
     directory.status("running", reason="", step=0)
+
+
+def write_resolved(directory: RunDirectory, config: Config) -> None:
+    """Write the settings in force, and where each comes from."""
+    directory.write_text("resolved.toml", to_toml({key: values[-1] for key, values in config.history.items()}))
+    directory.write_json("resolved.json", config.document())
 
 
 def read_documents(directory: RunDirectory) -> tuple[Config, Plan]:

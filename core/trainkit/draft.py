@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from . import engine as engines
+from .baserate import check_can_find
 from .choice import choose_strategy, leave_rates_alone
 from .config import Config, Layer, Value, default_layer, layer_of, merged
 from .conformity import asked
@@ -108,6 +109,8 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
         leave_rates_alone(config, user)
     draft = _draft(config, settings, loader, engine, task, splits, situation, plan, model)
     draft.warnings = tuple(check_schedule(draft))
+    if draft.settings.lr_find:
+        check_can_find(draft)
     return draft
 
 

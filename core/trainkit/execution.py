@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .baserate import base_rate
 from .blame import explained
 from .checkpoint import Checkpoint, Checkpoints
 from .compose import compose
 from .config import short_name
 from .documents import read_documents, write_documents
-from .draft import make_draft, restore_draft
+from .draft import Draft, make_draft, restore_draft
 from .errors import CheckpointError, ExitCode, TrainkitError
 from .evaluation import Interrupted
 from .finish import Results, final_results, load_best, summary
 from .live import Run
 from .loop import enter_stage, train
+from .lrfind import is_due, take_found_rate
 from .report import write_report
 from .request import Reporter, Request
 from .resumption import apply_neutral, check_versions, is_done
@@ -32,6 +34,7 @@ from .storage.strict_json import with_special_numbers
 if TYPE_CHECKING:
     from torch import nn
 
+TWICE = "interrupted twice"
 _log = logging.getLogger(__name__)
 
 
@@ -59,6 +62,8 @@ def start(request: Request) -> RunResult:
     draft = make_draft(request.layers, request.registry, request.live)
     # A request that is refused leaves no directory behind, so everything that can be refused is built before.
     built = compose(draft, None, request.listeners)
+    if draft.settings.lr_find:
+        base_rate(built)
     for warning in draft.warnings:
         _log.warning("%s", warning)
     out = Path(draft.settings.out) if draft.settings.out else None
@@ -66,6 +71,10 @@ def start(request: Request) -> RunResult:
     with contextlib.closing(RunDirectory.create(out, name)) as directory:
         built.directory = directory
         write_documents(directory, draft, request)
+        if is_due(draft, directory):
+            # It has shown what must be refused; another model is built only when this one is gone.
+            del built
+            built = _searched(draft, directory, request)
         with _recorded(built, directory, offset=0):
             return _carry_out(built, directory)
 
@@ -86,9 +95,27 @@ def resume(path: str | Path, request: Request | None = None) -> RunResult:
         if is_done(directory) and (result := _result_of(compose(draft), directory)):
             request.report("this run is done: nothing is left to train")
             return result
-        built = compose(draft, directory, request.listeners)
+        if is_due(draft, directory):
+            built = _searched(draft, directory, request)
+        else:
+            built = compose(draft, directory, request.listeners)
         with _recorded(built, directory, offset=None, report=request.report):
             return _carry_out(built, directory)
+
+
+def _searched(draft: Draft, directory: RunDirectory, request: Request) -> Run:
+    """Return the run of a draft at the learning rate that a range test found; a signal that ends the test ends both."""
+    try:
+        signal = take_found_rate(draft, directory, request.report)
+    except KeyboardInterrupt:
+        directory.status("interrupted", reason=TWICE, step=0, exit_code=int(ExitCode.INTERRUPTED))
+        raise
+    except (Exception, SystemExit) as error:
+        _note_failure(directory, error, step=0)
+        raise
+    built = compose(draft, directory, request.listeners)
+    built.signal = signal
+    return built
 
 
 def _result_of(built: Run, directory: RunDirectory) -> RunResult | None:
@@ -162,18 +189,22 @@ def _carry_out(built: Run, directory: RunDirectory) -> RunResult:
         return result
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
-        directory.status("interrupted", reason="interrupted twice", step=built.moment.step, exit_code=int(code))
+        directory.status("interrupted", reason=TWICE, step=built.moment.step, exit_code=int(code))
         _announce_end(built, "interrupted")
         raise
     except (Exception, SystemExit) as error:
         reason = explained(built, error)
-        code = reason.exit_code if isinstance(reason, TrainkitError) else ExitCode.INTERNAL
-        # What fails now, as on a full disk, is a consequence; the first failure is the one to tell.
-        with contextlib.suppress(Exception):
-            directory.status("failed", reason=str(reason), step=built.moment.step, exit_code=int(code))
+        _note_failure(directory, reason, built.moment.step)
         with contextlib.suppress(Exception):
             _announce_end(built, "failed")
         raise reason from error
+
+
+def _note_failure(directory: RunDirectory, reason: BaseException, step: int) -> None:
+    """Write a failure into the status file; what fails here, as on a full disk, is a consequence of the first one."""
+    code = reason.exit_code if isinstance(reason, TrainkitError) else ExitCode.INTERNAL
+    with contextlib.suppress(Exception):
+        directory.status("failed", reason=str(reason), step=step, exit_code=int(code))
 
 
 def _trained(built: Run, directory: RunDirectory) -> RunResult:

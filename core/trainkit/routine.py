@@ -22,7 +22,7 @@ def at_step(run: Run) -> None:
     """Do what is due after an optimizer step. Called again after a resume, it does only what was not done."""
     step, settings = run.moment.step, run.settings
     run.forecast.stepped(step)
-    if step % settings.loop.log_every_steps == 0:
+    if settings.loop.log_every_steps and step % settings.loop.log_every_steps == 0:
         flush_log(run)
     improved = False
     if settings.evaluate.every_steps and step and step % settings.evaluate.every_steps == 0:
@@ -37,6 +37,8 @@ def at_epoch_end(run: Run, *, last: bool) -> None:
     """Close an epoch: evaluate, announce, move on, save."""
     moment, settings = run.moment, run.settings
     improved = False
+    if settings.loop.log_every_epochs and (moment.epoch + 1) % settings.loop.log_every_epochs == 0:
+        flush_log(run)
     every = settings.evaluate.every_epochs
     if last or (every and (moment.epoch + 1) % every == 0):
         improved = evaluate_now(run)
