@@ -36,7 +36,7 @@ class Direction:
     Args:
         target: the target that is a price, by number from 0 or by name.
         step: the step of the horizon that is judged, from 1.
-        zeros: a forecast of no move is 'wrong' where the truth moved; with 'skip', no move on either side does not count.
+        zeros: a forecast of no move is 'wrong' where the truth moved; 'skip': no move on either side does not count.
         threshold: least rise to buy and fall to sell, as a share of the last value; holding is what lies between.
         cost_bps: cost of a change of position by 1, in hundredths of a per cent.
         periods: steps in a year, for the Sharpe ratio: 252 for days on which stocks are traded.
