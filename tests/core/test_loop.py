@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -290,7 +291,7 @@ def test_optimizers_are_given_names_and_embeddings_have_a_group_of_their_own() -
     run = tiny_run()
     names = {group["name"]: group["param_names"] for group in run.optimizer.param_groups}
     assert names["embedding"] == ["embedding.weight"]
-    assert sorted(sum(names.values(), [])) == sorted(name for name, _ in run.model.named_parameters())
+    assert sorted(chain.from_iterable(names.values())) == sorted(name for name, _ in run.model.named_parameters())
     by_name = dict(run.model.named_parameters())
     for group in run.optimizer.param_groups:
         assert all(by_name[n] is p for n, p in zip(group["param_names"], group["params"], strict=True))
