@@ -6,6 +6,7 @@ import pytest
 import pytorch_optimizer
 import torch
 from torch import nn
+from trainkit.errors import UsageError
 from trainkit.optim import OptimizerError
 from trainkit.registry import Registry
 from trainkit.testing import OptimizerConformance
@@ -211,8 +212,10 @@ def test_restarts_are_read_from_a_config():
     "restart", ["often", {}, {"every": 0}, {"every": 2.5}, {"radius": -1.0}, {"after": 3}, {"every": 2, "radius": 1.0}]
 )
 def test_an_unknown_restart_is_refused(restart):
-    with pytest.raises(OptimizerError, match="restart takes None, 'manual'"):
+    with pytest.raises(OptimizerError, match="it takes none, 'manual'"):
         Adan([point([1.0])], restart=restart)
+    with pytest.raises(UsageError, match=r"optimizer\.restart[\s\S]*it takes none, 'manual', \{every = N\}"):
+        Registry().load("optimizer", "adan").validate({"restart": restart})
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from trainkit.optim import ElementwiseOptimizer, OptimizerError
@@ -14,9 +15,22 @@ from trainkit.optim.checks import Beta
 from trainkit.optim.norms import full_sum
 from trainkit.optim.ops import Operand, Ops
 
-Restart = (
-    Literal["manual"] | Annotated[dict[Literal["every", "radius"], PositiveFloat], Field(min_length=1, max_length=1)]
-)
+CONDITIONS = "none, 'manual', {every = N} with a whole number above 0, or {radius = R} with a number above 0"
+
+
+def checked_restart(restart: Any) -> Any:
+    """Return a condition as it is; raise ValueError unless it is one of CONDITIONS."""
+    if restart is None or restart == "manual":
+        return restart
+    if isinstance(restart, dict) and len(restart) == 1:
+        ((condition, value),) = restart.items()
+        number = isinstance(value, int | float) and 0 < value < math.inf
+        if number and (condition == "radius" or (condition == "every" and float(value).is_integer())):
+            return restart
+    raise ValueError(f"it takes {CONDITIONS}")
+
+
+Restart = Annotated[str | dict[str, float] | None, AfterValidator(checked_restart)]
 
 
 def adan(
@@ -91,12 +105,14 @@ class Adan(ElementwiseOptimizer):
         eps: NonNegativeFloat = 1e-8,
         weight_decay: NonNegativeFloat = 0.0,
         no_prox: bool = False,
-        restart: Restart | None = None,
+        restart: Restart = None,
         maximize: bool = False,
         compiled: bool = False,
     ) -> None:
-        check_restart(restart)
-        conditions = restart if isinstance(restart, dict) else {}
+        try:
+            conditions = restart if isinstance(checked_restart(restart), dict) else {}
+        except ValueError as fault:
+            raise OptimizerError(f"Adan: restart = {restart!r}", why=str(fault)) from None
         self.may_restart = restart is not None
         self.every, self.radius = conditions.get("every"), conditions.get("radius")
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "no_prox": no_prox}
@@ -208,18 +224,3 @@ class Adan(ElementwiseOptimizer):
             if state := self.state.get(p):
                 for value in state.values():
                     value.zero_()
-
-
-def check_restart(restart: Any) -> None:
-    """Raise OptimizerError unless it is None, 'manual', {"every": whole number} or {"radius": number}, above 0."""
-    if restart is None or restart == "manual":
-        return
-    if isinstance(restart, dict) and len(restart) == 1:
-        ((condition, value),) = restart.items()
-        number = isinstance(value, int | float) and value > 0
-        if number and (condition == "radius" or (condition == "every" and float(value).is_integer())):
-            return
-    raise OptimizerError(
-        f"Adan: restart = {restart!r}",
-        why="restart takes None, 'manual', {'every': whole number above 0} or {'radius': number above 0}",
-    )
