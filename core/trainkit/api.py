@@ -16,9 +16,10 @@ from .draft import Draft, make_draft, restore_draft
 from .errors import ExitCode, UsageError
 from .evaluation import evaluate as evaluate_split
 from .execution import RunResult, resume, start
+from .foundrate import check_folder, record_of, save_found
 from .inspection import inspect, inspection_document
 from .kinds import KINDS
-from .lrfind import Search, check_folder, find_in, record_of, save_found
+from .lrfind import Search, find_in
 from .prediction import Asked, Prediction, Predictions, predictions
 from .rangetest import Axis, RangeTest, Rule
 from .registry import Registry

@@ -19,9 +19,9 @@ from .draft import Draft, make_draft, restore_draft
 from .errors import CheckpointError, ExitCode, TrainkitError
 from .evaluation import Interrupted
 from .finish import Results, final_results, load_best, summary
+from .foundrate import is_due, take_found_rate
 from .live import Run
 from .loop import enter_stage, train
-from .lrfind import is_due, take_found_rate
 from .report import write_report
 from .request import Reporter, Request
 from .resumption import apply_neutral, check_versions, is_done

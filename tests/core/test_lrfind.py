@@ -18,9 +18,11 @@ from trainkit import hookimpl
 from trainkit.contracts import LossOutput
 from trainkit.errors import ExitCode, PluginError, UsageError
 from trainkit.execution import resume, start
-from trainkit.lrfind import PLOT, RECORD, Search, find
+from trainkit.foundrate import PLOT, RECORD
+from trainkit.lrfind import Search, find
 from trainkit.plan import Stage
 from trainkit.rangetest import rates
+from trainkit.registry import Registry
 from trainkit.rundir import rows
 from trainkit.testing.tiny import TinyModel, TinyTask, tiny_request, tiny_run
 from trainkit.unchanged import fingerprints, unchanged
@@ -212,16 +214,24 @@ def test_fingerprints_see_each_part_change():
         before = after
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "lion"])
-def test_training_after_a_test_is_training_without_one(optimizer):
+def test_training_after_a_test_is_training_without_one_by_every_optimizer_that_takes_a_rate():
     from trainkit.loop import train
 
-    settings = {**QUICK, "optimizer": optimizer, "loop.max_steps": 5}
-    plain, after = tiny_run(settings), tiny_run(settings)
-    find(after, Search(steps=30))
-    train(plain)
-    train(after)
-    assert all(map(torch.equal, weights(plain), weights(after)))
+    names = Registry().names("optimizer")
+    tested = 0
+    for name in names:
+        settings = {**QUICK, "optimizer": name, "loop.max_steps": 3}
+        plain, after = tiny_run(settings), tiny_run(settings)
+        if not getattr(after.optimizer, "takes_rate", True):
+            with pytest.raises(UsageError, match=f"optimizer {name} takes no learning rate"):
+                find(after, Search(steps=13))
+            continue
+        tested += 1
+        find(after, Search(steps=13))
+        train(plain)
+        train(after)
+        assert all(map(torch.equal, weights(plain), weights(after))), name
+    assert tested, f"nothing to test among {names}"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
