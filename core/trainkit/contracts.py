@@ -266,6 +266,17 @@ class Augmenter(Protocol):
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample: ...
 
 
+@runtime_checkable
+class BatchAugmenter(Protocol):
+    """Be an augmenter that also changes the samples of a batch at once, for datasets that answer with whole batches.
+
+    Sample b is what a call with it and `generators[b]` gives, to the bit; where that is None it stays as it is. The
+    batch that goes in is left whole.
+    """
+
+    def augment_batch(self, batch: Batch, generators: Sequence[np.random.Generator | None]) -> Batch: ...
+
+
 class Metric(Protocol):
     """Sum over batches, then compute.
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .contracts import SAMPLE_ID, Augmenter, Batch, Dataset, Sample
+from .contracts import SAMPLE_ID, Augmenter, Batch, BatchAugmenter, Dataset, Sample
+from .errors import UsageError
 from .randomness import Purpose, mixed, permutation, variant_generator
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from .plan import Selection
@@ -102,21 +104,37 @@ class BatchMaker:
         """Return the batch of these samples; with variants, those other than 0 are augmented."""
         indices = samples.tolist()
         items = self.dataset.__getitems__(indices)
-        if not isinstance(items, Mapping):
-            if self.augmenters and variants is not None:
-                items = [self._augmented(*each, epoch) for each in zip(items, indices, variants.tolist(), strict=True)]
-            if self.collate is None:
-                raise TypeError("a dataset that answers with samples needs a task that collates them")
-            items = self.collate(items)
-        return {**items, SAMPLE_ID: samples}
+        generators: list[Any] = [None] * len(indices)
+        if self.augmenters and variants is not None:
+            generators = [self._generator(*each, epoch) for each in zip(indices, variants.tolist(), strict=True)]
+        if isinstance(items, Mapping):
+            return {**self._augmented_batch(items, generators), SAMPLE_ID: samples}
+        if self.collate is None:
+            raise TypeError("a dataset that answers with samples needs a task that collates them")
+        augmented = [self._augmented(*each) for each in zip(items, generators, strict=True)]
+        return {**self.collate(augmented), SAMPLE_ID: samples}
 
-    def _augmented(self, sample: Sample, index: int, variant: int, epoch: int) -> Sample:
-        if variant == 0:
+    def _generator(self, index: int, variant: int, epoch: int) -> np.random.Generator | None:
+        return variant_generator(self.seed, epoch, index, variant) if variant else None
+
+    def _augmented(self, sample: Sample, generator: np.random.Generator | None) -> Sample:
+        if generator is None:
             return sample
-        generator = variant_generator(self.seed, epoch, index, variant)
         for augmenter in self.augmenters:
             sample = augmenter(sample, generator)
         return sample
+
+    def _augmented_batch(self, batch: Batch, generators: Sequence[np.random.Generator | None]) -> Batch:
+        if not any(generators):
+            return batch
+        for augmenter in self.augmenters:
+            if not isinstance(augmenter, BatchAugmenter):
+                raise UsageError(
+                    f"augmenter {type(augmenter).__name__} changes single samples, and the data comes in whole batches",
+                    do="leave it out, or give it the method augment_batch(batch, generators)",
+                )
+            batch = augmenter.augment_batch(batch, generators)
+        return batch
 
 
 @dataclass(frozen=True)

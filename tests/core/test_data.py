@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import tensor
+from trainkit import UsageError
 from trainkit.data import BatchMaker, EpochBatches, TensorData, draw, in_order, select, windows
 from trainkit.plan import Selection
 from trainkit.randomness import Purpose, mixed, permutation, variant_generator
@@ -114,6 +115,43 @@ def test_tensor_data_answers_with_a_batch() -> None:
     assert {name: tensor.tolist() for name, tensor in batch.items()} == {"x": [3, 1], "y": [6, 2], "sample_id": [3, 1]}
     with pytest.raises(ValueError, match="one length"):
         TensorData({"x": torch.zeros(2), "y": torch.zeros(3)})
+
+
+class Shift:
+    """Add a random amount to x, a sample or a batch at a time."""
+
+    reads = frozenset({"x"})
+
+    def __call__(self, sample: dict, generator: np.random.Generator) -> dict:
+        return {**sample, "x": sample["x"] + generator.random()}
+
+    def augment_batch(self, batch: dict, generators: list) -> dict:
+        amounts = [0.0 if generator is None else generator.random() for generator in generators]
+        return {**batch, "x": batch["x"] + tensor(amounts, dtype=torch.float64)}
+
+
+def test_whole_batches_are_augmented_as_their_samples_would_be() -> None:
+    values, samples, variants = torch.arange(5, dtype=torch.float64), tensor([3, 1, 4]), tensor([2, 0, 1])
+
+    class Samples(list):
+        def __getitems__(self, indices: list[int]) -> list:
+            return [{"x": self[i]} for i in indices]
+
+    whole = BatchMaker(TensorData({"x": values}), None, [Shift(), Shift()], seed=3)(1, samples, variants)
+    one_by_one = BatchMaker(
+        Samples(values), lambda found: {"x": torch.stack([item["x"] for item in found])}, [Shift(), Shift()], seed=3
+    )(1, samples, variants)
+    assert torch.equal(whole["x"], one_by_one["x"])
+    assert whole["x"][1] == 1
+    assert (whole["x"][[0, 2]] != values[[3, 4]]).all()
+    assert torch.equal(values, torch.arange(5, dtype=torch.float64))
+
+
+def test_an_augmenter_of_single_samples_is_refused_where_data_comes_in_batches() -> None:
+    maker = BatchMaker(TensorData({"tokens": torch.zeros(4, 3)}), None, [Noise()])
+    assert maker(0, tensor([1]), tensor([0]))["tokens"].shape == (1, 3)
+    with pytest.raises(UsageError, match="augmenter Noise changes single samples"):
+        maker(1, tensor([1]), tensor([1]))
 
 
 def test_windows_keep_the_short_last_one() -> None:
