@@ -12,6 +12,7 @@ from trainkit.testing import OptimizerConformance
 from trainkit_optimizer_muon.muon import (
     Muon,
     adjustment,
+    has_matrix_units,
     move_,
     multiplication_dtype,
     newton_schulz,
@@ -104,7 +105,7 @@ def test_all_singular_values_are_brought_near_one():
 @pytest.mark.parametrize("adjust", ["original", "match_rms_adamw"])
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_equals_torch_in_single_precision(adjust, nesterov, monkeypatch):
-    ours, _ = trained(lambda params: Muon(params, lr=0.01, nesterov=nesterov, adjust_lr=adjust))
+    ours, _ = trained(lambda params: Muon(params, lr=0.01, nesterov=nesterov, adjust_lr=adjust, precision="float32"))
     monkeypatch.setattr(torch.Tensor, "bfloat16", lambda tensor: tensor.clone())
     theirs, _ = trained(lambda params: torch.optim.Muon(params, lr=0.01, nesterov=nesterov, adjust_lr_fn=adjust))
     assert apart(ours, theirs) <= 1e-6
@@ -121,13 +122,15 @@ def test_equals_torch_in_bfloat16():
         assert (p - q).detach().norm() <= 0.05 * (q - before).detach().norm()
 
 
-def test_iterates_in_the_precision_that_was_asked_for():
+def test_iterates_in_the_precision_that_was_asked_for(monkeypatch):
     single, double, half = (torch.zeros(2, dtype=dtype) for dtype in (torch.float32, torch.float64, torch.float16))
-    cuda = torch.zeros(2, device="meta")
-    assert multiplication_dtype("auto", single) == multiplication_dtype("auto", half) == torch.float32
-    assert multiplication_dtype("auto", double) == multiplication_dtype("float32", double) == torch.float64
-    assert multiplication_dtype("bfloat16", single) == torch.bfloat16
-    assert multiplication_dtype("float32", cuda) == torch.float32
+    for units, auto in ((False, torch.float32), (True, torch.bfloat16)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: {"amx_bf16": units}, raising=False)
+        assert multiplication_dtype("auto", single) == multiplication_dtype("auto", half) == auto
+        assert multiplication_dtype("float32", single) == torch.float32
+        assert multiplication_dtype("auto", double) == multiplication_dtype("float32", double) == torch.float64
+        assert multiplication_dtype("bfloat16", single) == torch.bfloat16
+    assert has_matrix_units(torch.device("cuda"))
 
 
 def test_a_step_is_as_long_as_the_rule_says():

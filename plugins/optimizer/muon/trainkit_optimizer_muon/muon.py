@@ -26,7 +26,7 @@ LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315
 LEAST_NORM = 1e-7
 WIDE = 1.5
 ADAMW_EPS = 1e-8
-OTHERS = ("*embed*", "wte", "wpe", "head", "heads", "*_head", "classifier")
+OTHERS = ("*embed*", "*position*", "*table*", "*bias*", "wte", "wpe", "head", "heads", "*_head", "classifier")
 
 
 def newton_schulz(x: Tensor) -> Tensor:
@@ -104,11 +104,20 @@ def adjustment(rule: Adjustment, rows: int, columns: int) -> float:
 
 
 def multiplication_dtype(precision: Precision, tensor: Tensor) -> torch.dtype:
-    """Return in which dtype to iterate: auto is bfloat16 for float32 and half-precision parameters on CUDA."""
-    native = tensor.device.type == "cuda" and tensor.dtype != torch.float64
-    if precision == "bfloat16" or (precision == "auto" and native):
+    """Return in which dtype to iterate: auto is bfloat16 where the device has matrix units for it, float64 stays."""
+    if precision == "bfloat16":
+        return torch.bfloat16
+    if precision == "auto" and tensor.dtype != torch.float64 and has_matrix_units(tensor.device):
         return torch.bfloat16
     return full_dtype(tensor.dtype)
+
+
+def has_matrix_units(device: torch.device) -> bool:
+    """Say whether a device multiplies matrices of bfloat16 many times as fast as those of float32."""
+    if device.type == "cpu":
+        # Older versions of PyTorch do not tell: then float32 is right everywhere.
+        return bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"))
+    return device.type == "cuda"
 
 
 class Muon(ElementwiseOptimizer):
@@ -132,8 +141,8 @@ class Muon(ElementwiseOptimizer):
         nesterov: look one step ahead along the momentum.
         weight_decay: share of a weight, times its rate, that is taken away in each step.
         adjust_lr: how the rate depends on the shape of a matrix.
-        precision: of the iterations; auto: bfloat16 on CUDA, float32 elsewhere.
-        others: patterns of the parts of names that are not hidden.
+        precision: of the iterations; auto: bfloat16 where the device has matrix units for it (CUDA, AMX), else float32.
+        others: patterns, in lower case, of the parts of names that are not hidden.
         adamw_lr: learning rate of all other parameters; None: lr.
         adamw_betas: decay of their two moments, per step.
         adamw_weight_decay: their weight decay; None: weight_decay.
@@ -249,7 +258,7 @@ class Muon(ElementwiseOptimizer):
         name, tensor = ("", item) if isinstance(item, Tensor) else item
         if tensor.ndim != 2 or group_name == "embedding":
             return False
-        return not any(fnmatchcase(part, pattern) for part in name.split(".") for pattern in self.others)
+        return not any(fnmatchcase(part, pattern) for part in name.lower().split(".") for pattern in self.others)
 
     def _add(self, group: dict[str, Any], items: list[Any], algorithm: str) -> None:
         defaults = self._adamw if algorithm == "adamw" else {}
