@@ -34,7 +34,7 @@ def check_takes_rate(optimizer: Any, name: str) -> None:
         raise UsageError(
             f"optimizer {name} takes no learning rate from outside, so there is none to find",
             why="it sets the size of its steps itself (takes_rate is False)",
-            do="leave lr_find out, or take an optimizer with a rate, as --optimizer adamw",
+            do="train without a search, or take an optimizer with a rate, as --optimizer adamw",
         )
 
 

@@ -301,6 +301,22 @@ def test_a_gradient_that_is_not_finite_ends_the_test():
         assert fingerprints(run) == before
 
 
+def test_a_scale_that_is_too_large_is_no_end_and_is_put_back():
+    class Large(nn.Module):
+        def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> LossOutput:
+            return LossOutput(1e3 * nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()), 1)
+
+    run = tiny_run(QUICK, loss=Large)
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    skipped: list[int] = []
+    test = find(run, Search(steps=20), lambda *_: skipped.append(run.moment.skipped_total))
+    assert len(test.losses) == 20
+    assert skipped[0] > 0, "the scale was not too large"
+    assert all(map(math.isfinite, test.losses))
+    assert run.scaler.get_scale() == 2.0**127
+    assert run.moment.skipped_total == 0
+
+
 def test_a_loss_that_is_never_finite_suggests_nothing():
     class Broken(nn.Module):
         def forward(self, logits: torch.Tensor) -> LossOutput:
