@@ -11,6 +11,7 @@ and norms are those of the whole matrix; each rank holds its whole state and wri
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ ELSEWHERE = 1 << 22
 States = dict[str, Tensor]
 
 
-class Batch:
+class Batch(ABC):
     """Hold parameters that step together, and their states.
 
     Attributes:
@@ -45,21 +46,21 @@ class Batch:
         self.distributed = hasattr(params[0], "device_mesh")
         self.states: States = {}
 
+    @abstractmethod
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return tensors, one for each parameter, as one; a view where there is one tensor that allows it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parts(self, joined: Tensor) -> Sequence[Tensor]:
         """Return views of what was joined, one for each parameter."""
-        raise NotImplementedError
 
+    @abstractmethod
     def root_mean_squares(self, joined: Tensor) -> Tensor:
         """Return the root mean square of each parameter's part [parameters]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def spread(self, values: Tensor) -> Tensor:
         """Return one value for each parameter in a shape that broadcasts over what was joined."""
-        raise NotImplementedError
 
     def tick(self) -> None:
         """Count a step."""
