@@ -75,7 +75,7 @@ def test_an_improvement_is_a_share_of_the_size_of_the_best():
 
 
 def settings(**more):
-    rates = {"optimizer.lr": 0.5, "loop.batch_size": 4, "evaluate.every_steps": 2, "checkpoint.every_steps": 1}
+    rates = {"optimizer.lr": 0.5, "loop.batch_size": 4, "evaluate.every_steps": 2, "checkpoint.every_epochs": 3}
     return {"scheduler": "plateau", "scheduler.patience": 1, "scheduler.factor": 0.5, **rates, **more}
 
 
