@@ -110,7 +110,7 @@ def state_of(out):
     return weights, checkpoint.document("state.json")["scheduler"], found
 
 
-def test_a_run_lowers_its_rate_and_three_stops_change_nothing(tmp_path):
+def test_a_run_lowers_its_rate_and_four_stops_change_nothing(tmp_path):
     def request(out):
         return tiny_request(settings(out=str(out)), stages=[Stage(epochs=6)])
 
