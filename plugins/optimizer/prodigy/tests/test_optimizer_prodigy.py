@@ -18,7 +18,8 @@ from trainkit.optim.blocks import FlatBlock, ListBlock, WholeBlock
 from trainkit.registry import Registry
 from trainkit.testing import OptimizerConformance
 from trainkit.testing.tiny import tiny_run
-from trainkit_optimizer_prodigy.prodigy import Prodigy, apply, estimated, gather
+from trainkit_optimizer_prodigy.formulas import estimated, gather, move
+from trainkit_optimizer_prodigy.prodigy import Prodigy
 
 
 class TestProdigy(OptimizerConformance):
@@ -59,21 +60,19 @@ def by_formula(params, steps, *, decay=0.0, sign=1.0):
     p0 = [p.detach().clone() for p in params]
     states = [[torch.zeros_like(p) for _ in range(3)] for p in p0]
     d = largest = d0 = BOUNDED["d0"]
-    beta1, beta2, eps, num = 0.9, 0.999, 1e-8, 0.0
-    beta3 = math.sqrt(beta2)
+    group = {"betas": (0.9, 0.999), "weight_decay": decay}
+    beta3, num = math.sqrt(0.999), 0.0
     for step in range(steps):
         give_gradients(values, step)
-        numbers = (beta3, d * d / d0, beta1, d * (1 - beta1), beta2, d * d * (1 - beta2))
         num *= beta3
-        for i, p in enumerate(values):
-            product, *states[i] = gather(p.detach(), sign * p.grad, p0[i], *states[i], *numbers)
+        for (s, *_), p, start in zip(states, values, p0, strict=True):
+            product, s[:] = gather(p.detach(), sign * p.grad, start, s, beta3, d * d / d0)
             num += d * d / d0 * float(product.double())
+        size = sum(float(s.double().abs().sum()) for s, *_ in states)
         old = d
-        d, largest = estimated(
-            d, largest, d0, num / sum(float(s.double().abs().sum()) for s, _, _ in states), BOUNDED["growth_rate"]
-        )
+        d, largest = estimated(d, largest, d0, num / size, BOUNDED["growth_rate"])
         for p, (_, m, v) in zip(values, states, strict=True):
-            p.data = apply(p.detach(), m, v, old, d * eps, decay)
+            p.data, m[:], v[:] = move(p.detach(), sign * p.grad, m, v, old, old, d * 1e-8, group)
     return [p.detach() for p in values], d
 
 
