@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from pydantic import NonNegativeFloat
@@ -44,7 +44,7 @@ class Quantile(nn.Module):
     Source: arXiv 1912.09363 [paper]: the sum over levels; the mean over targets is a [reading].
     """
 
-    def __init__(self, target_weights: Mapping[str, NonNegativeFloat] | None = None) -> None:
+    def __init__(self, target_weights: dict[str, NonNegativeFloat] | None = None) -> None:
         super().__init__()
         self.target_weights = dict(target_weights or {})
         self._checked = False
