@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class Huber(nn.Module):
     """
 
     def __init__(
-        self, delta: PositiveFloat = 1.0, target_weights: Mapping[str, NonNegativeFloat] | None = None
+        self, delta: PositiveFloat = 1.0, target_weights: dict[str, NonNegativeFloat] | None = None
     ) -> None:
         super().__init__()
         self.delta = delta
