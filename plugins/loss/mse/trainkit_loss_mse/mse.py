@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pydantic import NonNegativeFloat
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class MeanSquaredError(nn.Module):
         target_weights: weight of a target by its name, or by its number from 0 where it has none; 1 for the others.
     """
 
-    def __init__(self, target_weights: Mapping[str, NonNegativeFloat] | None = None) -> None:
+    def __init__(self, target_weights: dict[str, NonNegativeFloat] | None = None) -> None:
         super().__init__()
         self.target_weights = dict(target_weights or {})
 
