@@ -1,7 +1,7 @@
 """Blocks: sets of parameters that step together, laid out so that a step is quick.
 
 - `FlatBlock`: many small tensors on the CPU become views of one flat buffer, so that a step costs a few operations, not
-  a few for each tensor. Gradients are gathered into scratch memory by as few calls as their shapes allow.
+  a few for each tensor. Gradients are gathered into one row by as few calls as their shapes allow.
 - `WholeBlock`: one large tensor on the CPU, where it lies; it is walked in pieces that stay in the cache.
 - `ListBlock`: everything else (another device, distributed or strided tensors), by multi-tensor functions.
 
@@ -11,7 +11,6 @@ The moments of a block lie as its parameters do, and `optimizer.state` shows the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from types import NoneType
 from typing import Any
 
 import torch
@@ -59,7 +58,7 @@ class Scratch:
         """Return that many tensors [length]; the next call for them gets the same memory."""
         kept = self._lent.setdefault((dtype, length), [])
         while len(kept) < count:
-            kept.append(torch.empty(abs(length), dtype=dtype))
+            kept.append(torch.empty(length, dtype=dtype))
         return tuple(kept[:count])
 
     def direction(self, dtype: torch.dtype, length: int) -> Tensor:
@@ -68,10 +67,6 @@ class Scratch:
         if held is None or len(held) < length:
             held = self._directions[dtype] = torch.empty(length, dtype=dtype)
         return held[:length]
-
-    def gathered(self, dtype: torch.dtype, length: int) -> Tensor:
-        """Return the memory into which a block gathers its gradients."""
-        return self.lend(dtype, -length, 1)[0]
 
 
 class Block:
@@ -189,8 +184,8 @@ class FlatBlock(Block):
             p.data = view
         self.addresses = self._addresses()
         self.lengths = torch.tensor(self.sizes)
-        self._grads: list[Tensor | None] = []
-        self._calls: tuple[Tensor, list[Gather]] | None = None
+        self.gathered = torch.empty(self.length, dtype=self.full)
+        self._gathers = gatherers(self.params, self.gathered, self.sizes)
 
     def _views(self, flat: Tensor) -> list[Tensor]:
         return [part.view(p.shape) for part, p in zip(flat.split(self.sizes), self.params, strict=True)]
@@ -206,19 +201,21 @@ class FlatBlock(Block):
                 p.data = p.detach().clone()
 
     def missing(self) -> list[Tensor]:
-        """Return the parameters without a gradient; keep the gradients for `gradient_row`."""
-        self._grads = [p.grad for p in self.params]
-        # A set of classes is found several times faster than a None among a thousand tensors.
-        return super().missing() if NoneType in set(map(type, self._grads)) else []
+        """Return the parameters without a gradient; gather the gradients where there is none."""
+        grads = [p.grad for p in self.params]
+        try:
+            for gather in self._gathers:
+                gather(grads)
+        except (TypeError, RuntimeError):
+            # Looking for a gradient that is missing, among a thousand, would cost more than gathering them all.
+            if missing := super().missing():
+                return missing
+            raise
+        return []
 
     def gradient_row(self, scratch: Scratch) -> Tensor:
-        """Return all gradients as one row of the full dtype, gathered anew."""
-        out = scratch.gathered(self.full, self.length)
-        if self._calls is None or self._calls[0] is not out:
-            self._calls = (out, gatherers(self.params, out, self.sizes))
-        for gather in self._calls[1]:
-            gather(self._grads)
-        return out
+        """Return all gradients as one row of the full dtype, as `missing` gathered them."""
+        return self.gathered
 
     def norms(self, row: Tensor) -> Tensor:
         """Return the norms of the segments of a row that lies as the parameters do [parameters]."""

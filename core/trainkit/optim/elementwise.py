@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -53,10 +54,12 @@ class ElementwiseOptimizer(Optimizer):
         self._forget()
         super().__init__(params, {**defaults, "maximize": maximize})
 
+    @abstractmethod
     def coefficients(self, group: dict[str, Any], step: int) -> tuple[float, ...]:
         """Return the numbers that the update of a group needs at a step, counted from 1."""
         raise NotImplementedError
 
+    @abstractmethod
     def update(
         self, ops: Ops, p: Operand, g: Operand, moments: Sequence[Operand], work: Sequence[Operand], *numbers: float
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ class ScaledOptimizer(ElementwiseOptimizer):
 
     measure: Literal["norm", "rms"] = "norm"
 
+    @abstractmethod
     def direction(
         self,
         ops: Ops,
@@ -40,6 +42,7 @@ class ScaledOptimizer(ElementwiseOptimizer):
         """Return the direction, in `out` or not; change moments in place, `p` and `g` stay as they are."""
         raise NotImplementedError
 
+    @abstractmethod
     def lengths(self, group: dict[str, Any], step: int, weights: Tensor, directions: Tensor) -> Tensor:
         """Return the factor of each tensor's direction; it is then subtracted from the parameters.
 
