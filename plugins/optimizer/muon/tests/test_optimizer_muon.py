@@ -12,7 +12,7 @@ from trainkit.testing import OptimizerConformance
 from trainkit_optimizer_muon.muon import (
     Muon,
     adjustment,
-    has_matrix_units,
+    computes_in_bfloat16,
     move_,
     multiplication_dtype,
     newton_schulz,
@@ -124,13 +124,18 @@ def test_equals_torch_in_bfloat16():
 
 def test_iterates_in_the_precision_that_was_asked_for(monkeypatch):
     single, double, half = (torch.zeros(2, dtype=dtype) for dtype in (torch.float32, torch.float64, torch.float16))
-    for units, auto in ((False, torch.float32), (True, torch.bfloat16)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: {"amx_bf16": units}, raising=False)
+    able = [
+        ({"avx512_f": True}, torch.float32),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": True}, torch.bfloat16),
+    ]
+    for capabilities, auto in able:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
         assert multiplication_dtype("auto", single) == multiplication_dtype("auto", half) == auto
         assert multiplication_dtype("float32", single) == torch.float32
         assert multiplication_dtype("auto", double) == multiplication_dtype("float32", double) == torch.float64
         assert multiplication_dtype("bfloat16", single) == torch.bfloat16
-    assert has_matrix_units(torch.device("cuda"))
+    assert computes_in_bfloat16(torch.device("cuda"))
 
 
 def test_a_step_is_as_long_as_the_rule_says():

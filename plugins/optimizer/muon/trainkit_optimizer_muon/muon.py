@@ -104,19 +104,20 @@ def adjustment(rule: Adjustment, rows: int, columns: int) -> float:
 
 
 def multiplication_dtype(precision: Precision, tensor: Tensor) -> torch.dtype:
-    """Return in which dtype to iterate: auto is bfloat16 where the device has matrix units for it, float64 stays."""
+    """Return in which dtype to iterate: auto is bfloat16 where the device computes in it, float64 stays."""
     if precision == "bfloat16":
         return torch.bfloat16
-    if precision == "auto" and tensor.dtype != torch.float64 and has_matrix_units(tensor.device):
+    if precision == "auto" and tensor.dtype != torch.float64 and computes_in_bfloat16(tensor.device):
         return torch.bfloat16
     return full_dtype(tensor.dtype)
 
 
-def has_matrix_units(device: torch.device) -> bool:
-    """Say whether a device multiplies matrices of bfloat16 many times as fast as those of float32."""
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Say whether a device multiplies matrices of bfloat16 faster than those of float32: it has instructions for it."""
     if device.type == "cpu":
         # Older versions of PyTorch do not tell: then float32 is right everywhere.
-        return bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"))
+        able = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
     return device.type == "cuda"
 
 
