@@ -16,6 +16,8 @@ from trainkit.registry import Registry
 
 STEPS = 3
 RATE = 0.01
+# From its own first estimate it would not come far enough in so few steps to show a difference.
+OPTIONS = {"prodigy": {"d0": 0.1}}
 
 
 def model() -> nn.Module:
@@ -25,7 +27,9 @@ def model() -> nn.Module:
 
 def train(net: nn.Module, name: str) -> None:
     component = Registry().load("optimizer", name)
-    optimizer = component.build(component.validate({"lr": RATE}), params=list(net.named_parameters()))
+    optimizer = component.build(
+        component.validate({"lr": RATE, **OPTIONS.get(name, {})}), params=list(net.named_parameters())
+    )
     if hasattr(optimizer, "train"):
         optimizer.train()
     for step in range(STEPS):

@@ -14,7 +14,10 @@ from safetensors.torch import load_file
 from .shardedmodel import model, train
 
 SCRIPT = Path(__file__).with_name("shardedmodel.py")
-NAMES = ["adamw", "lion", "lamb", "adan", "gpro", "sgd", "adafactor", "muon", "soap"]
+NAMES = [
+    *("adamw", "lion", "lamb", "adan", "gpro", "sgd"),
+    *("adafactor", "muon", "soap", "sophia", "schedule-free-adamw", "prodigy"),
+]
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")

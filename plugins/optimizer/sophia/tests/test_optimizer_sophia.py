@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -254,6 +256,40 @@ def test_estimates_of_other_shapes_are_refused():
     optimizer = stepped(params, 1)
     with pytest.raises(OptimizerError, match=r"6 estimates do not match the 7 parameters of curved\(\)"):
         optimizer.update_curvature(curvature_like(params)[:-1])
+
+
+def test_the_curvature_of_sharded_parameters_is_refused():
+    """A distributed tensor is known by its method `full_tensor`."""
+    params = parameters()[:1]
+    optimizer = stepped(params, 1)
+    params[0].full_tensor = params[0].detach
+    with pytest.raises(OptimizerError, match=r"no curvature of sharded parameters[\s\S]*DDP"):
+        optimizer.curved()
+
+
+RANK = """
+import sys, torch
+from torch import nn
+from trainkit_optimizer_sophia.sophia import Sophia
+rank = int(sys.argv[1])
+torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+point = nn.Parameter(torch.zeros(2))
+optimizer = Sophia([point], betas=(0.9, 0.0))
+point.grad = torch.ones(2)
+optimizer.step()
+optimizer.update_curvature([torch.tensor([1.0, 10.0]) * (rank + 1)])
+print(optimizer.state[point]["hessian"].tolist())
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this PyTorch has no gloo")
+def test_estimates_are_averaged_over_ranks(tmp_path):
+    command = [sys.executable, "-c", RANK]
+    ranks = [
+        subprocess.Popen([*command, str(r), tmp_path / "store"], stdout=subprocess.PIPE, text=True) for r in (0, 1)
+    ]
+    assert [rank.communicate(timeout=100)[0].strip() for rank in ranks] == ["[1.5, 15.0]"] * 2
 
 
 BAD = [
