@@ -353,10 +353,10 @@ def test_a_loss_that_reads_something_unknown_is_not_checked_but_told():
     class Other(torch.nn.Module):
         """Read something else."""
 
-        def forward(self, quantiles):
-            return LossOutput(quantiles.sum(), 1)
+        def forward(self, waveforms):
+            return LossOutput(waveforms.sum(), 1)
 
-    with pytest.raises(NotChecked, match=r"give inputs\(\): the loss reads quantiles"):
+    with pytest.raises(NotChecked, match=r"give inputs\(\): the loss reads waveforms"):
         of(LossConformance, Other).test_inputs_are_left_whole()
 
 

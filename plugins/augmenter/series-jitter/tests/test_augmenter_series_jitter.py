@@ -72,7 +72,9 @@ class Forecasts:
         return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
-class Conformance(AugmenterConformance):
+class OfForecasts:
+    """Check on windows of candles, as no task of series need be installed."""
+
     def built_task(self):
         return Forecasts()
 
@@ -80,11 +82,11 @@ class Conformance(AugmenterConformance):
         return samples_of(windows(4))
 
 
-class TestSeriesJitter(Conformance):
+class TestSeriesJitter(OfForecasts, AugmenterConformance):
     component = "series-jitter"
 
 
-class TestSeriesJitterOfCandles(Conformance):
+class TestSeriesJitterOfCandles(OfForecasts, AugmenterConformance):
     component = "series-jitter"
     options = {"ohlc": OHLCV, "pivot": "zero"}
 
