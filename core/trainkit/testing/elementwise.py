@@ -130,7 +130,7 @@ def follow_formula(optimizer: ElementwiseOptimizer, params: Sequence[Tensor], st
     for number, param in enumerate(params):
         p = param.detach()
         full = full_dtype(p.dtype)
-        moments = [torch.zeros_like(p, dtype=full) for _ in optimizer.moments]
+        moments = [optimizer.initial(name, param) for name in optimizer.moments]
         for step in range(1, steps + 1):
             numbers = [torch.tensor(value, dtype=full) for value in optimizer.coefficients(group, step)]
             g = _gradient(param, step - 1, number).to(full)
