@@ -40,7 +40,8 @@ def over_targets(
     """Return a loss that is the mean over measured values, with each target as a part and as a term.
 
     The sum is weighted and the count is not: the weights are brought to a mean of 1 first, so that a target weighs what
-    it is given, and the size of the loss does not depend on the size of the weights. Above 32 targets there are no parts.
+    it is given, and the size of the loss does not depend on the size of the weights. Above 32 targets there are neither
+    parts nor terms.
 
     Args:
         losses: [B, H, T] the loss of each value, or [B, H] of one target.

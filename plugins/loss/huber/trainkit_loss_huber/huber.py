@@ -38,9 +38,7 @@ class Huber(nn.Module):
     Source: Huber 1964, Robust estimation of a location parameter [paper].
     """
 
-    def __init__(
-        self, delta: PositiveFloat = 1.0, target_weights: dict[str, NonNegativeFloat] | None = None
-    ) -> None:
+    def __init__(self, delta: PositiveFloat = 1.0, target_weights: dict[str, NonNegativeFloat] | None = None) -> None:
         super().__init__()
         self.delta = delta
         self.target_weights = dict(target_weights or {})
