@@ -19,7 +19,7 @@ from .draft import Draft, make_draft, restore_draft
 from .errors import CheckpointError, ExitCode, TrainkitError
 from .evaluation import Interrupted
 from .finish import Results, final_results, load_best, summary
-from .foundrate import is_due, take_found_rate
+from .foundrate import take_found_rate
 from .live import Run
 from .loop import enter_stage, train
 from .report import write_report
@@ -71,7 +71,7 @@ def start(request: Request) -> RunResult:
     with contextlib.closing(RunDirectory.create(out, name)) as directory:
         built.directory = directory
         write_documents(directory, draft, request)
-        if is_due(draft, directory):
+        if draft.settings.lr_find:
             # It has shown what must be refused; another model is built only when this one is gone.
             del built
             built = _searched(draft, directory, request)
@@ -95,7 +95,7 @@ def resume(path: str | Path, request: Request | None = None) -> RunResult:
         if is_done(directory) and (result := _result_of(compose(draft), directory)):
             request.report("this run is done: nothing is left to train")
             return result
-        if is_due(draft, directory):
+        if draft.settings.lr_find:
             built = _searched(draft, directory, request)
         else:
             built = compose(draft, directory, request.listeners)

@@ -13,6 +13,7 @@ from .config import Value
 from .documents import write_resolved
 from .lrfind import Search, find_in
 from .reporting.answerfiles import empty_folder, numbered_folder
+from .settings import check_settings
 from .storage import strict_json
 from .storage.filesystem import disk_error
 
@@ -26,17 +27,11 @@ SETTING = "lr_find"
 RECORD, PLOT = "lr_find.json", "lr_find.png"
 
 
-def is_due(draft: Draft, directory: RunDirectory) -> bool:
-    """Return whether a run is to search before it trains: asked to, not done yet, and not begun to train."""
-    if not draft.settings.lr_find or (directory.path / RECORD).exists():
-        return False
-    return not any(directory.checkpoints.glob("checkpoint-*"))
-
-
 def take_found_rate(draft: Draft, directory: RunDirectory, report: Reporter) -> int | None:
     """Find a rate for a run and put it in force, in the draft and in the run directory.
 
-    The record is written last: a run that is killed before it searches again when it resumes, one that has it does not.
+    The settings are written last, with `lr_find` switched off: a run that is killed before searches again when it
+    resumes; one that has them, or that is started from them, does not.
 
     Returns:
         The signal that ended the search, or None.
@@ -48,18 +43,20 @@ def take_found_rate(draft: Draft, directory: RunDirectory, report: Reporter) -> 
     test = find_in(draft, search)
     if test.signal is not None:
         return test.signal
-    record, before = record_of(draft, test), draft.parts["optimizer"].options["lr"]
-    if test.suggestion is not None:
-        set_rate(draft, test.suggestion, why(test))
-        write_resolved(directory, draft.config)
-        report(f"{SETTING}: {KEY} = {test.suggestion:g} instead of {before:g}: {why(test)}")
-    else:
-        report(f"{SETTING}: no rate found, {KEY} stays {before:g}: {test.reason}")
-    for note in test.notes:
-        report(f"{SETTING}: {note}")
     if (plot := plot_of(draft, test)) is not None:
         directory.write_bytes(PLOT, plot)
-    directory.write_json(RECORD, record)
+    directory.write_json(RECORD, record_of(draft, test))
+    before = draft.parts["optimizer"].options["lr"]
+    if test.suggestion is not None:
+        outcome = f"{KEY} = {test.suggestion:g} instead of {before:g}: {why(test)}"
+        set_rate(draft, test.suggestion, why(test))
+    else:
+        outcome = f"no rate found, {KEY} stays {before:g}: {test.reason}"
+    for line in (outcome, *test.notes):
+        report(f"{SETTING}: {line}")
+    draft.config.add({SETTING: Value(False, SETTING, f"done: {outcome}")})
+    draft.settings = check_settings(draft.config)
+    write_resolved(directory, draft.config)
     return None
 
 

@@ -405,6 +405,9 @@ def test_a_run_takes_the_rate_that_was_found_and_says_so(tmp_path):
     assert history[-1]["value"] == rate
     assert history[-1]["origin"] == "lr_find"
     assert "where the loss fell fastest" in history[-1]["reason"]
+    search = json.loads((tmp_path / "run/resolved.json").read_text())["lr_find"]
+    assert [value["value"] for value in search] == [True, False]
+    assert search[-1]["reason"].startswith(f"done: optimizer.lr = {rate:g} instead of 0.001")
     assert (tmp_path / "run" / PLOT).read_bytes().startswith(b"\x89PNG")
     assert "learning-rate range test" in (tmp_path / "run/report.html").read_text()
     given = tiny_request(

@@ -153,6 +153,11 @@ def test_a_run_with_lr_find_takes_what_the_command_suggests(cli):
     assert f"lr_find: optimizer.lr = {suggestion:g} instead of 0.001: where the loss fell fastest" in done.err
     assert f"{suggestion:g}" in Path("mine/resolved.toml").read_text()
     assert Path("mine/lr_find.png").exists()
+    again = cli("run", "mine/resolved.toml", "--out", "again")
+    assert again.code == 0, again.err
+    assert not Path("again/lr_find.json").exists()
+    results = [json.loads(Path(name, "results.json").read_text())["results"] for name in ("mine", "again")]
+    assert results[0] == results[1]
     quiet = cli("run", *TINY, "--set", "lr_find=true", "--quiet")
     assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
 
