@@ -1,0 +1,129 @@
+"""Interpretable multi-head attention: one value for all heads, so that their mean weights say what was looked at."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .gates import glorot
+
+# Scores of a block on a CPU: one sample of 8 heads, 96 steps of a horizon and 384 steps in all.
+BLOCK = 1 << 18
+
+
+def horizon_mask(horizon: int, length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return what is added to the scores [horizon, length]: -inf where a horizon position would look ahead.
+
+    A position sees the whole past and itself and the earlier positions of the horizon; so no row is -inf throughout.
+    """
+    ahead = torch.ones(horizon, length, dtype=torch.bool, device=device).triu(length - horizon + 1)
+    return torch.zeros(horizon, length, device=device, dtype=dtype).masked_fill_(ahead, -math.inf)
+
+
+def mean_weights(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+    """Return the attention weights [B, Q, K], the mean over heads, of query [B, h, Q, d] and key [B, h, d, K]."""
+    return torch.softmax(query @ key + mask, -1).mean(1)
+
+
+def attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over heads of what they attend to, [B, Q, e].
+
+    The weights of all heads are made for a few samples at a time, and again in the backward pass: as every head has
+    the same value, their mean is all that is multiplied by it.
+
+    Args:
+        query: [B, h, Q, d], scaled.
+        key: [B, h, d, K].
+        value: [B, K, e].
+        mask: [Q, K], added to the scores.
+    """
+    out: Tensor = _Attention.apply(query, key, value, mask)
+    return out
+
+
+class _Weights:
+    """Compute the weights of a few samples into buffers that all blocks share."""
+
+    def __init__(self, query: Tensor, key: Tensor, mask: Tensor) -> None:
+        samples, self.heads, steps, _ = query.shape
+        length = key.shape[-1]
+        self.mask, self.query, self.key = mask, query, key
+        self.size = max(1, BLOCK // (self.heads * steps * length)) if query.device.type == "cpu" else samples
+        self.size = min(self.size, samples)
+        self.scores, self.weights = (query.new_empty(self.size * self.heads, steps, length) for _ in range(2))
+
+    def compute(self, first: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return query, key, weights [n h, Q, K] and a buffer as large, of the n samples from `first` on."""
+        query, key = (x[first : first + self.size].flatten(0, 1) for x in (self.query, self.key))
+        scores, weights = self.scores[: len(query)], self.weights[: len(query)]
+        torch.baddbmm(self.mask, query, key, out=scores)
+        return query, key, torch.softmax(scores, -1, out=weights), scores
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        blocks = _Weights(query, key, mask)
+        out = value.new_empty(query.shape[0], query.shape[2], value.shape[2])
+        for first in range(0, len(query), blocks.size):
+            _, _, weights, _ = blocks.compute(first)
+            rows = slice(first, first + blocks.size)
+            torch.bmm(weights.unflatten(0, (-1, blocks.heads)).mean(1), value[rows], out=out[rows])
+        ctx.save_for_backward(query, key, value, mask)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, mask = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            # Somebody wants gradients of gradients: a path of PyTorch's own operations has them.
+            out = mean_weights(query, key, mask) @ value
+            return (*torch.autograd.grad(out, (query, key, value), grad, create_graph=True), None)
+        blocks = _Weights(query, key, mask)
+        d_query, d_key, d_value = (torch.empty_like(x) for x in (query, key, value))
+        grad = grad.contiguous()
+        for first in range(0, len(query), blocks.size):
+            rows = slice(first, first + blocks.size)
+            q, k, weights, d_scores = blocks.compute(first)
+            by_head, d_by_head = (x.unflatten(0, (-1, blocks.heads)) for x in (weights, d_scores))
+            torch.bmm(by_head.mean(1).transpose(1, 2), grad[rows], out=d_value[rows])
+            # All heads share the gradient of their mean weights.
+            d_mean = (grad[rows] @ value[rows].transpose(1, 2)).div_(blocks.heads)
+            torch.mul(by_head, d_mean[:, None], out=d_by_head)
+            d_scores.addcmul_(weights, d_scores.sum(-1, keepdim=True), value=-1)
+            # In these two orders the thin side comes first or is stored by columns: the fast ones on a CPU.
+            torch.bmm(d_scores, k.transpose(1, 2), out=d_query[rows].flatten(0, 1))
+            torch.bmm(q.transpose(1, 2), d_scores, out=d_key[rows].flatten(0, 1))
+        return d_query, d_key, d_value, None
+
+
+class InterpretableAttention(nn.Module):
+    """Look from each horizon position at the past and at what came before it in the horizon.
+
+    Args:
+        width: features of a position; a multiple of the heads.
+        heads: attention heads, each with its own queries and keys; the value is one for all.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.head_width = heads, width // heads
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.value, self.out = nn.Linear(width, self.head_width), nn.Linear(self.head_width, width, bias=False)
+        glorot(self.query, self.key, self.value, self.out)
+
+    def forward(self, x: Tensor, horizon: int, weights: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Return [horizon, B, width] of time-major x [L, B, width], and the mean weights [B, horizon, L] if wanted."""
+        length = x.shape[0]
+        query = self.query(x[length - horizon :]) * self.head_width**-0.5
+        by_head = (self.heads, self.head_width)
+        query = query.unflatten(-1, by_head).permute(1, 2, 0, 3).contiguous()
+        key = self.key(x).unflatten(-1, by_head).permute(1, 2, 3, 0).contiguous()
+        value = self.value(x).transpose(0, 1).contiguous()
+        mask = horizon_mask(horizon, length, x.device, query.dtype)
+        seen = mean_weights(query, key, mask) if weights else None
+        mixed = attended(query, key, value, mask) if seen is None else seen @ value
+        return self.out(mixed.transpose(0, 1)), seen
