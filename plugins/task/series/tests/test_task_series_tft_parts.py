@@ -88,7 +88,7 @@ def lines_of_values(values, missing=None):
 
 @pytest.mark.parametrize("variables", [1, 5])
 def test_real_variables_are_selected_as_their_embeddings_would_be(variables, monkeypatch):
-    monkeypatch.setattr(selection_blocks, "BLOCK", 4)  # 14 rows: three blocks and a shorter one
+    monkeypatch.setattr(selection_blocks, "BLOCK", 4 * variables * 8)  # of 14 rows: three blocks and a shorter one
     module = shaken(VariableSelection(variables, 8, 0.5, context=True)).eval()
     values, scale, shift = torch.randn(variables, 14), torch.randn(variables, 8), torch.randn(variables, 8)
     context = torch.randn(2, 8)
@@ -139,7 +139,7 @@ def block_inputs(rows: int = 7):
 
 @pytest.mark.parametrize("dropped", [False, True])
 def test_gradients_of_blocks_are_those_of_finite_differences(dropped, monkeypatch):
-    monkeypatch.setattr(selection_blocks, "BLOCK", 3)
+    monkeypatch.setattr(selection_blocks, "BLOCK", 3 * 3 * 4)  # of 7 rows: two blocks and a shorter one
     lines, learned, keep = block_inputs()
     keep = keep if dropped else None
 
@@ -181,14 +181,14 @@ def test_attention_has_one_value_for_all_heads_and_the_mean_of_their_weights():
 def test_gradients_of_attention_are_those_of_finite_differences(block, monkeypatch):
     monkeypatch.setattr(attention_module, "BLOCK", block)  # a sample at a time, or all at once
     torch.manual_seed(0)
-    shapes = ((3, 2, 4, 3), (3, 2, 3, 6), (3, 6, 5))
+    shapes = ((3, 2, 3, 4), (3, 2, 3, 6), (3, 5, 6))
     inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     mask = horizon_mask(4, 6, torch.device("cpu"), torch.float64)
 
     def blocks(query, key, value):
         return attended(query, key, value, mask)
 
-    torch.testing.assert_close(blocks(*inputs), mean_weights(inputs[0], inputs[1], mask) @ inputs[2])
+    torch.testing.assert_close(blocks(*inputs), mean_weights(inputs[0], inputs[1], mask) @ inputs[2].mT)
     assert torch.autograd.gradcheck(blocks, inputs)
     assert torch.autograd.gradgradcheck(blocks, inputs)
 
@@ -197,11 +197,11 @@ def test_gradients_of_attention_are_those_of_finite_differences(block, monkeypat
 def test_the_mask_is_safe_in_any_precision(dtype):
     mask = horizon_mask(3, 8, torch.device("cpu"), dtype)
     assert torch.equal(mask == 0, torch.ones(3, 8).tril(5).bool())
-    query, key = torch.full((1, 2, 3, 4), 100.0, dtype=dtype), torch.full((1, 2, 4, 8), 100.0, dtype=dtype)
+    query, key = torch.full((1, 2, 4, 3), 100.0, dtype=dtype), torch.full((1, 2, 4, 8), 100.0, dtype=dtype)
     weights = mean_weights(query, key, mask)
     assert weights.isfinite().all()
     assert (weights[0][mask != 0] == 0).all(), "the largest score does not outweigh the mask"
-    value = torch.ones(1, 8, 2, dtype=dtype)
+    value = torch.ones(1, 2, 8, dtype=dtype)
     torch.testing.assert_close(attended(query, key, value, mask), torch.ones(1, 3, 2, dtype=dtype))
 
 

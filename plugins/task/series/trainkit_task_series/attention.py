@@ -24,8 +24,8 @@ def horizon_mask(horizon: int, length: int, device: torch.device, dtype: torch.d
 
 
 def mean_weights(query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
-    """Return the attention weights [B, Q, K], the mean over heads, of query [B, h, Q, d] and key [B, h, d, K]."""
-    return torch.softmax(query @ key + mask, -1).mean(1)
+    """Return the attention weights [B, Q, K], the mean over heads, of query [B, h, d, Q] and key [B, h, d, K]."""
+    return torch.softmax(query.transpose(2, 3) @ key + mask, -1).mean(1)
 
 
 def attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
@@ -35,9 +35,9 @@ def attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     the same value, their mean is all that is multiplied by it.
 
     Args:
-        query: [B, h, Q, d], scaled.
+        query: [B, h, d, Q], scaled.
         key: [B, h, d, K].
-        value: [B, K, e].
+        value: [B, e, K].
         mask: [Q, K], added to the scores.
     """
     out: Tensor = _Attention.apply(query, key, value, mask)
@@ -48,30 +48,38 @@ class _Weights:
     """Compute the weights of a few samples into buffers that all blocks share."""
 
     def __init__(self, query: Tensor, key: Tensor, mask: Tensor) -> None:
-        samples, self.heads, steps, _ = query.shape
+        samples, self.heads, _, steps = query.shape
         length = key.shape[-1]
         self.mask, self.query, self.key = mask, query, key
         self.size = max(1, BLOCK // (self.heads * steps * length)) if query.device.type == "cpu" else samples
         self.size = min(self.size, samples)
         self.scores, self.weights = (query.new_empty(self.size * self.heads, steps, length) for _ in range(2))
+        self.total = query.new_empty(self.size, steps, length)
 
-    def compute(self, first: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return query, key, weights [n h, Q, K] and a buffer as large, of the n samples from `first` on."""
-        query, key = (x[first : first + self.size].flatten(0, 1) for x in (self.query, self.key))
+    def blocks(self) -> list[slice]:
+        """Return the samples of each block."""
+        count = len(self.query)
+        return [slice(first, min(count, first + self.size)) for first in range(0, count, self.size)]
+
+    def compute(self, rows: slice) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return of n samples query, key, the weights [n, h, Q, K], their sum over heads, and a buffer [n h, Q, K]."""
+        query, key = (x[rows].flatten(0, 1) for x in (self.query, self.key))
         scores, weights = self.scores[: len(query)], self.weights[: len(query)]
-        torch.baddbmm(self.mask, query, key, out=scores)
-        return query, key, torch.softmax(scores, -1, out=weights), scores
+        torch.baddbmm(self.mask, query.transpose(1, 2), key, out=scores)
+        torch.softmax(scores, -1, out=weights)
+        by_head = weights.unflatten(0, (-1, self.heads))
+        return query, key, by_head, torch.sum(by_head, 1, out=self.total[: len(by_head)]), scores
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         blocks = _Weights(query, key, mask)
-        out = value.new_empty(query.shape[0], query.shape[2], value.shape[2])
-        for first in range(0, len(query), blocks.size):
-            _, _, weights, _ = blocks.compute(first)
-            rows = slice(first, first + blocks.size)
-            torch.bmm(weights.unflatten(0, (-1, blocks.heads)).mean(1), value[rows], out=out[rows])
+        out = value.new_empty(query.shape[0], query.shape[3], value.shape[1])
+        share = (value / blocks.heads).transpose(1, 2)
+        for rows in blocks.blocks():
+            _, _, _, total, _ = blocks.compute(rows)
+            torch.bmm(total, share[rows], out=out[rows])
         ctx.save_for_backward(query, key, value, mask)
         return out
 
@@ -80,24 +88,28 @@ class _Attention(torch.autograd.Function):
         query, key, value, mask = ctx.saved_tensors
         if torch.is_grad_enabled():
             # Somebody wants gradients of gradients: a path of PyTorch's own operations has them.
-            out = mean_weights(query, key, mask) @ value
+            out = mean_weights(query, key, mask) @ value.transpose(1, 2)
             return (*torch.autograd.grad(out, (query, key, value), grad, create_graph=True), None)
         blocks = _Weights(query, key, mask)
         d_query, d_key, d_value = (torch.empty_like(x) for x in (query, key, value))
-        grad = grad.contiguous()
-        for first in range(0, len(query), blocks.size):
-            rows = slice(first, first + blocks.size)
-            q, k, weights, d_scores = blocks.compute(first)
-            by_head, d_by_head = (x.unflatten(0, (-1, blocks.heads)) for x in (weights, d_scores))
-            torch.bmm(by_head.mean(1).transpose(1, 2), grad[rows], out=d_value[rows])
+        grad = grad / blocks.heads
+        # In these products the thin side comes first: the fast way on a CPU.
+        for rows in blocks.blocks():
+            q, k, weights, total, d_scores = blocks.compute(rows)
+            torch.bmm(grad[rows].transpose(1, 2), total, out=d_value[rows])
             # All heads share the gradient of their mean weights.
-            d_mean = (grad[rows] @ value[rows].transpose(1, 2)).div_(blocks.heads)
-            torch.mul(by_head, d_mean[:, None], out=d_by_head)
-            d_scores.addcmul_(weights, d_scores.sum(-1, keepdim=True), value=-1)
-            # In these two orders the thin side comes first or is stored by columns: the fast ones on a CPU.
-            torch.bmm(d_scores, k.transpose(1, 2), out=d_query[rows].flatten(0, 1))
-            torch.bmm(q.transpose(1, 2), d_scores, out=d_key[rows].flatten(0, 1))
+            d_weights = torch.bmm(grad[rows], value[rows], out=total)
+            by_head = d_scores.unflatten(0, (-1, blocks.heads))
+            torch.mul(weights, d_weights[:, None], out=by_head)
+            by_head.addcmul_(weights, by_head.sum(-1, keepdim=True), value=-1)
+            torch.bmm(k, d_scores.transpose(1, 2), out=d_query[rows].flatten(0, 1))
+            torch.bmm(q, d_scores, out=d_key[rows].flatten(0, 1))
         return d_query, d_key, d_value, None
+
+
+def by_sample(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return a Linear of time-major x [L, B, w] as [B, features, L], the order of the products to come."""
+    return torch.baddbmm(bias[:, None], weight.expand(x.shape[1], -1, -1), x.permute(1, 2, 0))
 
 
 class InterpretableAttention(nn.Module):
@@ -118,12 +130,12 @@ class InterpretableAttention(nn.Module):
     def forward(self, x: Tensor, horizon: int, weights: bool = False) -> tuple[Tensor, Tensor | None]:
         """Return [horizon, B, width] of time-major x [L, B, width], and the mean weights [B, horizon, L] if wanted."""
         length = x.shape[0]
-        query = self.query(x[length - horizon :]) * self.head_width**-0.5
-        by_head = (self.heads, self.head_width)
-        query = query.unflatten(-1, by_head).permute(1, 2, 0, 3).contiguous()
-        key = self.key(x).unflatten(-1, by_head).permute(1, 2, 3, 0).contiguous()
-        value = self.value(x).transpose(0, 1).contiguous()
+        scale = self.head_width**-0.5
+        query = by_sample(x[length - horizon :], self.query.weight * scale, self.query.bias * scale)
+        weight, bias = (torch.cat(pair) for pair in zip(self.key.parameters(), self.value.parameters(), strict=True))
+        key, value = by_sample(x, weight, bias).split([self.heads * self.head_width, self.head_width], dim=1)
+        query, key = (y.unflatten(1, (self.heads, self.head_width)) for y in (query, key))
         mask = horizon_mask(horizon, length, x.device, query.dtype)
         seen = mean_weights(query, key, mask) if weights else None
-        mixed = attended(query, key, value, mask) if seen is None else seen @ value
+        mixed = attended(query, key, value, mask) if seen is None else seen @ value.transpose(1, 2)
         return self.out(mixed.transpose(0, 1)), seen

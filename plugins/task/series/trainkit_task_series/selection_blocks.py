@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 EPSILON = 1e-5
-# Rows of a block on a CPU: its layers, a few hundred KiB each, stay in the second cache.
-BLOCK = 512
+# Numbers in a layer of a block on a CPU: a MiB, so that a few layers stay in its caches.
+BLOCK = 1 << 18
 Kept = tuple[Tensor, float]
 
 
@@ -82,7 +82,8 @@ class _Layers:
         # What is kept is scaled in the weights, which are fewer.
         self.value, self.gate, self.share = own.value / share, own.gate / share, share
         variables, width = own.norm.shape
-        self.step = min(BLOCK, lines.shape[2]) if lines.device.type == "cpu" else lines.shape[2]
+        most = max(1, BLOCK // (variables * width)) if lines.device.type == "cpu" else lines.shape[2]
+        self.step = min(most, lines.shape[2])
         self.buffers = [own.norm.new_empty(variables * self.step * width) for _ in range(7)]
 
     def blocks(self) -> list[slice]:
@@ -102,9 +103,11 @@ class _Layers:
         self.bent, self.middle, self.value_out, self.open, self.centred = (self.buffer(i, rows) for i in range(5))
         line = self.lines[:, :, rows].transpose(1, 2)
         torch.bmm(line, self.entering, out=self.centred)
-        # ELU is max(x, exp(min(x, 0)) - 1), and the derivative min(ELU, 0) + 1.
-        torch.clamp(self.centred, max=0, out=self.bent)
-        torch.maximum(torch.expm1(self.bent, out=self.bent), self.centred, out=self.bent)
+        # ELU is max(x, exp(min(x, 0)) - 1), and its derivative min(ELU, 0) + 1. PyTorch has a faster sigmoid than it has
+        # an exp, and exp = sigmoid / (1 - sigmoid) loses nothing where x is not positive.
+        torch.clamp(self.centred, max=0, out=self.bent).sigmoid_()
+        self.bent.div_(torch.sub(1, self.bent, out=self.middle)).sub_(1)
+        torch.maximum(self.bent, self.centred, out=self.bent)
         torch.baddbmm(own.middle_bias[:, None], self.bent, own.middle, out=self.middle)
         if self.kept is not None:
             self.keep = self.buffer(5, rows).copy_(self.kept[:, rows])
