@@ -103,8 +103,8 @@ class _Layers:
         self.bent, self.middle, self.value_out, self.open, self.centred = (self.buffer(i, rows) for i in range(5))
         line = self.lines[:, :, rows].transpose(1, 2)
         torch.bmm(line, self.entering, out=self.centred)
-        # ELU is max(x, exp(min(x, 0)) - 1), and its derivative min(ELU, 0) + 1. PyTorch has a faster sigmoid than it has
-        # an exp, and exp = sigmoid / (1 - sigmoid) loses nothing where x is not positive.
+        # ELU is max(x, exp(min(x, 0)) - 1), and its derivative min(ELU, 0) + 1. PyTorch's sigmoid is faster than its
+        # exp, and exp = sigmoid / (1 - sigmoid) loses nothing where x is not positive.
         torch.clamp(self.centred, max=0, out=self.bent).sigmoid_()
         self.bent.div_(torch.sub(1, self.bent, out=self.middle)).sub_(1)
         torch.maximum(self.bent, self.centred, out=self.bent)
