@@ -27,7 +27,6 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
 ROWS, SERVERS, CONTEXT, HORIZON, BATCH, WIDTH, HEADS, DROPOUT = 2400, 4, 288, 96, 32, 32, 8, 0.15
 METRICS, CALENDAR = ("cpu_percent", "memory_percent", "disk_write", "network_in"), ("hour", "weekday", "month")
 WARM_UP, STEPS = 3, 4
@@ -70,7 +69,6 @@ def our_batches(targets: int) -> Iterator[tuple[dict[str, torch.Tensor], torch.T
 
 def our_steps(targets: int) -> Callable[[], float]:
     """Return a function that trains for a step and answers with the loss."""
-    sys.path.insert(0, str(ROOT / "plugins/task/series"))
     from trainkit_task_series.tft import TemporalFusionTransformer, Variables
 
     variables = Variables(targets, len(METRICS) - targets, len(CALENDAR), (SERVERS,))

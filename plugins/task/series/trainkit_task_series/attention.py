@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from .gates import glorot
 
-# Scores of a block on a CPU: one sample of 8 heads, 96 steps of a horizon and 384 steps in all.
-BLOCK = 1 << 18
+# Scores of a block. On a CPU about a MiB, so that they stay in its caches; elsewhere 256 MiB, as there it is memory
+# alone that counts.
+BLOCK, LARGE_BLOCK = 1 << 18, 1 << 26
 
 
 def horizon_mask(horizon: int, length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -40,7 +41,7 @@ def attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         value: [B, e, K].
         mask: [Q, K], added to the scores.
     """
-    out: Tensor = _Attention.apply(query, key, value, mask)
+    out: Tensor = _Attention.apply(query, key, value, mask)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -51,8 +52,8 @@ class _Weights:
         samples, self.heads, _, steps = query.shape
         length = key.shape[-1]
         self.mask, self.query, self.key = mask, query, key
-        self.size = max(1, BLOCK // (self.heads * steps * length)) if query.device.type == "cpu" else samples
-        self.size = min(self.size, samples)
+        most = BLOCK if query.device.type == "cpu" else LARGE_BLOCK
+        self.size = min(max(1, most // (self.heads * steps * length)), samples)
         self.scores, self.weights = (query.new_empty(self.size * self.heads, steps, length) for _ in range(2))
         self.total = query.new_empty(self.size, steps, length)
 

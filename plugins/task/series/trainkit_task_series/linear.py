@@ -48,7 +48,8 @@ class TimeLinear(nn.Module):
             out = past.transpose(1, 2) @ self.weight[0] + self.bias[0]
         else:
             out = torch.baddbmm(self.bias, past.permute(2, 0, 1), self.weight).transpose(0, 1)
-        return out.unflatten(-1, (self.horizon, -1)).transpose(1, 2)
+        by_step: Tensor = out.unflatten(-1, (self.horizon, -1)).transpose(1, 2)
+        return by_step
 
 
 class LinearForecaster(nn.Module):

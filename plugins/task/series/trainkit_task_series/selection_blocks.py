@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 EPSILON = 1e-5
-# Numbers in a layer of a block on a CPU: a MiB, so that a few layers stay in its caches.
-BLOCK = 1 << 18
+# Numbers in a layer of a block. On a CPU a MiB, so that a few layers stay in its caches; elsewhere 256 MiB, as there it
+# is memory alone that counts.
+BLOCK, LARGE_BLOCK = 1 << 18, 1 << 26
 Kept = tuple[Tensor, float]
 
 
@@ -68,7 +69,8 @@ def combined_in_blocks(
     """
     kept, share = keep if keep is not None else (None, 1.0)
     with torch.autocast(lines.device.type, enabled=False):
-        out: Tensor = _Blocks.apply(lines, kept, share, entering.to(own.norm.dtype), embedding, weights, *own)
+        entering = entering.to(own.norm.dtype)
+        out: Tensor = _Blocks.apply(lines, kept, share, entering, embedding, weights, *own)  # type: ignore[no-untyped-call]
         return out
 
 
@@ -82,8 +84,8 @@ class _Layers:
         # What is kept is scaled in the weights, which are fewer.
         self.value, self.gate, self.share = own.value / share, own.gate / share, share
         variables, width = own.norm.shape
-        most = max(1, BLOCK // (variables * width)) if lines.device.type == "cpu" else lines.shape[2]
-        self.step = min(most, lines.shape[2])
+        most = BLOCK if lines.device.type == "cpu" else LARGE_BLOCK
+        self.step = min(max(1, most // (variables * width)), lines.shape[2])
         self.buffers = [own.norm.new_empty(variables * self.step * width) for _ in range(7)]
 
     def blocks(self) -> list[slice]:
