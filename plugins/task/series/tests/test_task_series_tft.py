@@ -56,6 +56,45 @@ def test_the_whole_has_the_parameters_of_its_parts():
     assert size["embedding"] == 8 * 64
 
 
+def test_the_whole_is_the_figure_of_the_paper_put_together_step_by_step():
+    model, inputs = made()
+    statics = model.statics
+    tables = [table(inputs["static_categorical_features"][:, j]) for j, table in enumerate(statics.tables)]
+    reals = [
+        inputs["static_real_features"][:, j, None] * statics.reals.weight[j] + statics.reals.bias[j] for j in range(2)
+    ]
+    chosen, _ = statics.selection(torch.stack([*tables, *reals]))
+    contexts = (statics.select, statics.enrich, statics.hidden, statics.cell)
+    select, enrich, hidden, cell = (part(chosen) for part in contexts)
+    observed = torch.ones(3, CONTEXT, 2, dtype=torch.bool)
+    past = torch.cat([inputs[name] for name in ("past_values", "past_covariates", "past_time_features")], dim=-1)
+    scale, shift = model.embedding.weight, model.embedding.bias
+    steps, state = [], (hidden[None], cell[None])
+    recurrent = []
+    for t in range(CONTEXT + HORIZON):
+        ahead = t >= CONTEXT
+        values = inputs["future_time_features"][:, t - CONTEXT] if ahead else past[:, t]
+        values = torch.cat([values, torch.full((3, 1), (t - CONTEXT) / CONTEXT)], dim=1)
+        first = 3 if ahead else 0
+        parts = [v[:, None] * scale[first + j] + shift[first + j] for j, v in enumerate(values.unbind(1))]
+        embedded = torch.stack(parts)
+        step, _ = (model.future_selection if ahead else model.past_selection)(embedded, select)
+        steps.append(step)
+        answer, state = (model.decoder if ahead else model.encoder)(step[None], state)
+        recurrent.append(answer[0])
+    local = [model.local_skip(y, x) for y, x in zip(recurrent, steps, strict=True)]
+    enriched = torch.stack([model.enrichment(x, enrich) for x in local])
+    mixed, _ = model.attention(enriched, HORIZON, weights=True)
+    answers = []
+    for h in range(HORIZON):
+        x = model.attention_skip(mixed[h], enriched[CONTEXT + h])
+        x = model.output_skip(model.feedforward(x), local[CONTEXT + h])
+        answers.append(model.head(x).view(3, 2, -1))
+    expected = torch.stack(answers, dim=1).sort(-1).values
+    found = model(**{**inputs, "past_observed_mask": observed})["quantiles"]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_it_answers_with_ascending_quantiles_of_every_target_at_every_step():
     model, inputs = made()
     outputs = model(**inputs)
