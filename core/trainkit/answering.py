@@ -37,7 +37,7 @@ def answers_of(
         indices = list(rows[number : number + batch_size])
         with asked("the task", "read its inputs"):
             items = dataset.__getitems__(indices)
-            samples = _apart(items, len(indices)) if isinstance(items, Mapping) else list(items)
+            samples = apart(items, len(indices)) if isinstance(items, Mapping) else list(items)
             batch = items if isinstance(items, Mapping) else task.collate(samples)
         placed = run.engine.place({**batch, SAMPLE_ID: torch.tensor(indices)})
         seed_torch(seed, Purpose.EVALUATION, number // batch_size)
@@ -86,9 +86,14 @@ def _random_states_kept() -> Iterator[None]:
         yield
 
 
-def _apart(batch: Mapping[str, Any], count: int) -> list[Sample]:
+def sample_of(batch: Mapping[str, Any], index: int) -> Sample:
+    """Return a sample of a batch of tensors; what is no tensor is the same for all samples."""
+    return {name: values[index] if isinstance(values, torch.Tensor) else values for name, values in batch.items()}
+
+
+def apart(batch: Mapping[str, Any], count: int) -> list[Sample]:
     """Return the samples of a batch of tensors."""
-    return [{name: values[i] for name, values in batch.items()} for i in range(count)]
+    return [sample_of(batch, i) for i in range(count)]
 
 
 def spread(length: int, count: int) -> list[int]:

@@ -66,7 +66,7 @@ class Dataset(Protocol):
     """Hold samples in a fixed order; a sample's index is its stable id.
 
     `__getitems__` answers a list of indices with a list of samples, or with a whole batch (a mapping of tensors with
-    the samples along dimension 0), which is then not collated. Optional attributes: `ids` (a name for each sample, for
+    the samples along dimension 0; what is no tensor is the same for all of them), which is then not collated. Optional attributes: `ids` (a name for each sample, for
     reports), `difficulty` and `quality` (a number for each sample, for selections).
     """
 
@@ -165,13 +165,13 @@ class Answer:
 
     Args:
         name: of the input, for file names and headings.
-        files: from a suffix, as '.json', to the content of the file that is written.
+        files: from a suffix, as '.json', to the content of the file that is written, text or bytes.
         data: the answer as JSON.
         panels: input, truth where there is one, and answer, side by side.
     """
 
     name: str
-    files: Mapping[str, str]
+    files: Mapping[str, str | bytes]
     data: Any
     panels: Sequence[Panel] = ()
 

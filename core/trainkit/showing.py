@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from .answering import spread
+from .answering import sample_of, spread
 from .conformity import asked
 from .contracts import Augmenter, Dataset, Panel, Pictures, Sample
 from .data import BatchMaker
@@ -124,7 +124,7 @@ def _drawn(
     if "samples" in batch:
         sample: Sample = batch["samples"][0]
         return sample
-    return {name: values[0] for name, values in batch.items()}
+    return sample_of(batch, 0)
 
 
 def _picture(task: Any, sample: Sample) -> Picture:

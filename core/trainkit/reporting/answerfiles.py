@@ -55,7 +55,7 @@ def plain_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip(".-")[:MAX_NAME] or "answer"
 
 
-def write_new(path: Path, content: str) -> Path:
+def write_new(path: Path, content: str | bytes) -> Path:
     """Write a new file and return its path.
 
     Raises:
@@ -63,8 +63,8 @@ def write_new(path: Path, content: str) -> Path:
         ResourceError: the system refuses to write.
     """
     try:
-        with path.open("x", encoding="utf-8", errors="replace", newline="") as file:
-            file.write(content)
+        with path.open("xb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode("utf-8", "replace"))
     except FileExistsError:
         raise UsageError("a file is there already", where=str(path), do="choose another folder by --out") from None
     except OSError as error:

@@ -13,7 +13,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainkit.contracts import SAMPLE_ID, Answer, Answers, Inspection, Inspects, Panel, Pictures, Splits
+from trainkit.answering import apart
+from trainkit.contracts import (
+    SAMPLE_ID,
+    Answer,
+    Answers,
+    Dataset,
+    Inspection,
+    Inspects,
+    Panel,
+    Pictures,
+    Sample,
+    Splits,
+)
 from trainkit.errors import DataError
 from trainkit.tasks import lacking
 
@@ -108,7 +120,7 @@ class TaskPowers(ComponentConformance):
         with tempfile.TemporaryDirectory() as folder:
             inputs = task.inputs(self.input_paths(self.written(Path(folder) / "data")))
             assert len(inputs) > 0
-            samples = list(inputs.__getitems__(list(range(min(FEW, len(inputs))))))
+            samples = samples_of(inputs, range(min(FEW, len(inputs))))
             check_answers(self.answered(task, self.model(task), samples), len(samples))
 
     def test_answers_follow_from_state_and_seed(self) -> None:
@@ -117,7 +129,7 @@ class TaskPowers(ComponentConformance):
             return
         task, splits = self.read()
         assert splits.val is not None
-        samples = list(splits.val.__getitems__(list(range(min(FEW, len(splits.val))))))
+        samples = samples_of(splits.val, range(min(FEW, len(splits.val))))
         kept = copy.deepcopy(samples)
         first = self.answered(task, self.model(task), samples)
         check_answers(first, len(samples))
@@ -134,12 +146,18 @@ class TaskPowers(ComponentConformance):
             return
         task, splits = self.read()
         for split, dataset in splits.items():
-            (sample,) = dataset.__getitems__([0])
+            (sample,) = samples_of(dataset, range(1))
             kept = copy.deepcopy(sample)
             picture = task.picture(sample)
             check_picture(picture)
             assert same(picture, task.picture(sample)), f"another picture of the same {split} sample"
             assert same(sample, kept), f"it changes the {split} sample"
+
+
+def samples_of(dataset: Dataset, indices: Sequence[int]) -> list[Sample]:
+    """Return samples of a dataset, taken apart where it answers with a whole batch."""
+    items = dataset.__getitems__(list(indices))
+    return apart(items, len(indices)) if isinstance(items, Mapping) else list(items)
 
 
 def check_answers(answers: Sequence[Answer], count: int) -> None:
@@ -149,7 +167,7 @@ def check_answers(answers: Sequence[Answer], count: int) -> None:
     for answer in answers:
         assert answer.files, f"{answer.name}: no file is written for it"
         assert all(suffix.startswith(".") for suffix in answer.files), f"suffixes begin with a dot: {[*answer.files]}"
-        assert all(isinstance(text, str) for text in answer.files.values())
+        assert all(isinstance(content, str | bytes) for content in answer.files.values())
         json.dumps(answer.data, allow_nan=False)
         for panel in answer.panels:
             assert isinstance(panel, Panel)

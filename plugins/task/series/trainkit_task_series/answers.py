@@ -1,0 +1,129 @@
+"""Answers: the next steps of a series as CSV, Parquet, JSON, and as plots."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+from trainkit.contracts import Answer, Batch, Sample
+from trainkit.reporting.contactsheet import png
+
+from .forecasts import unscaled
+from .learned import Learned
+from .panel import SECOND, stamp
+from .pictures import Course, page_of, panels_of, stacked
+
+
+def answers_of(
+    batch: Batch, predictions: Mapping[str, Tensor], levels: Sequence[float], samples: Sequence[Sample], learned: Learned
+) -> list[Answer]:
+    """Return an answer for each sample.
+
+    Args:
+        batch: of the samples.
+        predictions: in original units.
+        levels: of the quantiles.
+        samples: with a name, if they are ends of new series.
+        learned: what names and times mean.
+    """
+    past = masked(unscaled(batch["past_values"], batch), batch["past_observed_mask"])
+    truth = masked(predictions["truth"], predictions["truth_mask"])
+    forecast = predictions["forecast"].double().cpu().numpy()
+    quantiles = predictions["forecast_quantiles"].double().cpu().numpy() if levels else None
+    answers = []
+    for place, sample in enumerate(samples):
+        course = Course(
+            name_of(sample, learned),
+            learned.schema.targets,
+            int(sample["start_time"]),
+            learned.grid.step,
+            past[place],
+            truth[place],
+            forecast[place],
+            None if quantiles is None else quantiles[place],
+            levels,
+        )
+        answers.append(_answer(course, bool(sample.get("scaled_by_itself", False))))
+    return answers
+
+
+def masked(values: Tensor, mask: Tensor) -> np.ndarray:
+    """Return values in float64, NaN where nothing was measured."""
+    filled = torch.where(mask, values.double(), torch.full_like(values, torch.nan, dtype=torch.float64))
+    array: np.ndarray = filled.cpu().numpy()
+    return array
+
+
+def name_of(sample: Sample, learned: Learned) -> str:
+    """Return the name of a window: of its series, if it is the end of one, and else with its time."""
+    if "name" in sample:
+        return str(sample["name"])
+    return f"{learned.scaling.names[int(sample['series'])]} at {stamp(int(sample['start_time']))}"
+
+
+def course_of(sample: Sample, learned: Learned) -> Course:
+    """Return past and truth of a sample."""
+    batch = {name: value[None] for name, value in sample.items() if isinstance(value, Tensor)}
+    past = masked(unscaled(batch["past_values"], batch), batch["past_observed_mask"])[0]
+    truth = masked(unscaled(batch["future_values"], batch), batch["future_observed_mask"])[0]
+    schema, start = learned.schema, int(sample["start_time"])
+    return Course(name_of(sample, learned), schema.targets, start, learned.grid.step, past, truth)
+
+
+def _answer(course: Course, scaled_by_itself: bool) -> Answer:
+    assert course.forecast is not None
+    frame = frame_of(course)
+    data: dict[str, Any] = {
+        "series": course.name,
+        "start": stamp(course.start),
+        "step_seconds": course.step / SECOND,
+        "steps": len(course.forecast),
+        "targets": {
+            name: {"forecast": course.forecast[:, place].tolist()} | _quantiles(course, place)
+            for place, name in enumerate(course.targets)
+        },
+    }
+    if scaled_by_itself:
+        data["note"] = "training did not know this series: it is scaled by its own past"
+    panels = panels_of(course)
+    parquet = io.BytesIO()
+    frame.write_parquet(parquet)
+    files: dict[str, str | bytes] = {
+        ".csv": frame.write_csv(datetime_format="%Y-%m-%dT%H:%M:%S%.f"),
+        ".json": json.dumps(data, indent=1, allow_nan=False) + "\n",
+        ".parquet": parquet.getvalue(),
+        ".html": page_of(course),
+    }
+    pictures = [panel.content for panel in panels if not isinstance(panel.content, str)]
+    if pictures:
+        files[".png"] = png(stacked(pictures))
+    return Answer(course.name, files, data, panels)
+
+
+def _quantiles(course: Course, target: int) -> dict[str, Any]:
+    if course.quantiles is None:
+        return {}
+    levels = enumerate(course.levels)
+    return {"quantiles": {f"{level:g}": course.quantiles[:, target, place].tolist() for place, level in levels}}
+
+
+def frame_of(course: Course) -> pl.DataFrame:
+    """Return a forecast as a table: a row for each time and target, a column for each level."""
+    assert course.forecast is not None
+    horizon, targets = course.forecast.shape
+    times = course.start + course.step * np.arange(horizon)
+    columns: dict[str, Any] = {
+        "time": pl.Series(np.repeat(times, targets)).cast(pl.Datetime("us")),
+        "target": list(course.targets) * horizon,
+        "forecast": course.forecast.reshape(-1),
+    }
+    if course.quantiles is not None:
+        by_level = course.quantiles.reshape(-1, len(course.levels))
+        columns |= {f"q{level:g}": by_level[:, place] for place, level in enumerate(course.levels)}
+    return pl.DataFrame(columns)

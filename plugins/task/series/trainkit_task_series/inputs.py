@@ -1,0 +1,111 @@
+"""The ends of series, of which the future is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from trainkit.contracts import Sample
+from trainkit.errors import DataError
+
+from .learned import Learned
+from .panel import Panel, duration, stamp
+from .rows import Rows
+from .scaling import Method, Scaling
+from .tables import listed
+from .windows import Windows
+
+
+class Ends:
+    """Hold one window for each series, its horizon after the last measured target.
+
+    Args:
+        panel: C + H rows of each series, what lies ahead without targets.
+        windows: over the panel.
+        own_scale: series that are scaled by their own past, as training did not know them.
+    """
+
+    def __init__(self, panel: Panel, windows: Windows, own_scale: frozenset[str]) -> None:
+        self.panel, self.windows, self.own_scale = panel, windows, own_scale
+        self.ids = panel.names
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitems__(self, indices: list[int]) -> list[Sample]:
+        batch = self.windows.__getitems__(indices)
+        shared: dict[str, Any] = {"target_names": batch.pop("target_names")}
+        return [
+            {name: values[place] for name, values in batch.items()}
+            | shared
+            | {"name": self.panel.names[index], "scaled_by_itself": self.panel.names[index] in self.own_scale}
+            for place, index in enumerate(indices)
+        ]
+
+
+def ends_of(rows: Rows, learned: Learned, context: int, horizon: int, method: Method) -> Ends:
+    """Return the end of each series: its last `context` steps, and what is known of the `horizon` after them.
+
+    Steps that are not there count as missing.
+
+    Raises:
+        DataError: a series has no measured target near its end, or lacks inputs that have to be known ahead.
+    """
+    grid, schema = learned.grid, learned.schema
+    targets, count = len(schema.targets), len(rows.names)
+    places = grid.places(rows.times)
+    measured = np.isfinite(rows.values[:, :targets]).any(axis=1)
+    last = np.full(count, np.iinfo(np.int64).min)
+    np.maximum.at(last, rows.series[measured], places[measured])
+    if without := [rows.names[number] for number in range(count) if not measured[rows.series == number].any()]:
+        raise DataError("a series has no target that was measured", where=listed(without))
+    length = context + horizon
+    offset = places - last[rows.series] + context - 1
+    there = (offset >= 0) & (offset < length)
+    values = np.full((count, length, rows.values.shape[1]), np.nan)
+    values[rows.series[there], offset[there]] = rows.values[there]
+    known = targets + len(schema.observed)
+    values[:, context:, :known] = np.nan
+    _check_known(values[:, context:, known:], learned, rows, last)
+    times = grid.times((last[:, None] - context + 1 + np.arange(length)).reshape(-1))
+    first = np.repeat(np.arange(count) * length, length)
+    series = np.repeat(np.arange(count), length)
+    flat = values.reshape(count * length, -1)
+    panel = Panel(rows.names, series, first, first + length - 1, times, flat, rows.statics, grid)
+    scaling, own = _scaling(panel, learned, targets, method)
+    windows = Windows(np.arange(count) * length + context, context, horizon, rows.names)
+    windows.store = learned.store(panel, scaling)
+    return Ends(panel, windows, frozenset(own))
+
+
+def _check_known(ahead: np.ndarray, learned: Learned, rows: Rows, last: np.ndarray) -> None:
+    if not learned.schema.known or np.isfinite(ahead).all():
+        return
+    series, _, column = (int(place[0]) for place in np.nonzero(~np.isfinite(ahead)))
+    raise DataError(
+        f"column {learned.schema.known[column]!r} has to be known ahead, and is not there",
+        where=f"{rows.names[series]}, after {stamp(int(learned.grid.times(last[series])))}",
+        why=f"the model was trained with it as known over the horizon of {ahead.shape[1]} steps, "
+        f"{duration(ahead.shape[1] * learned.grid.step)}",
+        do="add rows after the last measured one, with this column filled and the targets empty",
+    )
+
+
+def _scaling(panel: Panel, learned: Learned, targets: int, method: Method) -> tuple[Scaling, Sequence[str]]:
+    """Return scales of the panel's series: those of training by name, or of their own past."""
+    trained = {name: place for place, name in enumerate(learned.scaling.names)}
+    everything = np.ones(len(panel), dtype=bool)
+    follows = np.arange(len(panel)) - learned.season >= panel.first
+    own = Scaling.learned(
+        panel.names, panel.series, panel.values, follows, everything, method, learned.season, targets
+    )
+    unknown = []
+    for place, name in enumerate(panel.names):
+        if name not in trained:
+            unknown.append(name)
+            continue
+        number = trained[name]
+        own.loc[place], own.scale[place] = learned.scaling.loc[number], learned.scaling.scale[number]
+        own.season_error[place] = learned.scaling.season_error[number]
+    return own, unknown

@@ -1,0 +1,166 @@
+"""What the task learns from training rows and keeps in its state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .calendar import Calendar, calendar_features
+from .panel import Grid, Panel
+from .rows import Static
+from .scaling import Method, Scaling
+from .schema import Schema
+from .windows import Layout, Store
+
+UNSEEN = 0
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Hold what a model and new inputs need to know of the data.
+
+    Args:
+        schema: what the columns are.
+        grid: the times.
+        season: steps of a season.
+        calendar: calendar features.
+        scaling: of each series.
+        words: for each static its words, or () where it is a number.
+        reals: for each static mean and deviation, where it is a number.
+    """
+
+    schema: Schema
+    grid: Grid
+    season: int
+    calendar: tuple[Calendar, ...]
+    scaling: Scaling
+    words: tuple[tuple[str, ...], ...]
+    reals: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def from_rows(
+        cls,
+        panel: Panel,
+        schema: Schema,
+        train: np.ndarray,
+        season: int,
+        calendar: Sequence[Calendar],
+        method: Method,
+    ) -> Learned:
+        """Return what the rows that `train` [N] marks tell."""
+        follows = np.arange(len(panel)) - season >= panel.first
+        scaling = Scaling.learned(
+            panel.names, panel.series, panel.values, follows, train, method, season, len(schema.targets)
+        )
+        seen = sorted(set(panel.series[train].tolist()))
+        words, reals = [], []
+        for place in range(len(schema.statics)):
+            values = [panel.statics[number][place] for number in seen]
+            texts = sorted({value for value in values if isinstance(value, str)})
+            words.append(tuple(texts))
+            numbers = np.array([value for value in values if isinstance(value, float)] or [0.0])
+            reals.append((float(numbers.mean()), float(numbers.std()) or 1.0))
+        return cls(schema, panel.grid, season, tuple(calendar), scaling, tuple(words), tuple(reals))
+
+    @property
+    def layout(self) -> Layout:
+        """Return what a row of windows holds."""
+        schema = self.schema
+        known = len(schema.known) + calendar_features(np.zeros(1, np.int64), self.calendar).shape[-1]
+        return Layout(len(schema.targets), len(schema.observed), known)
+
+    @property
+    def static_categories(self) -> tuple[int, ...]:
+        """Return the number of values of each categorical static, the unseen included."""
+        return tuple(len(words) + 1 for words in self.words if words)
+
+    @property
+    def static_reals(self) -> int:
+        """Return the number of real statics."""
+        return sum(not words for words in self.words)
+
+    def statics(self, values: Sequence[Sequence[Static]]) -> dict[str, Tensor]:
+        """Return the statics of series as tensors [series, S] and [series, R], those that there are."""
+        categories, reals = [], []
+        for row in values:
+            places = [
+                words.index(value) + 1 if value in words else UNSEEN
+                for value, words in zip(row, self.words, strict=True)
+                if words
+            ]
+            numbers = [
+                (value - mean) / deviation if isinstance(value, float) else 0.0
+                for value, words, (mean, deviation) in zip(row, self.words, self.reals, strict=True)
+                if not words
+            ]
+            categories.append(places)
+            reals.append(numbers)
+        found = {}
+        if self.static_categories:
+            found["static_categorical_features"] = torch.tensor(categories, dtype=torch.long)
+        if self.static_reals:
+            found["static_real_features"] = torch.tensor(reals, dtype=torch.float32)
+        return found
+
+    def store(self, panel: Panel, scaling: Scaling | None = None) -> Store:
+        """Return the series as tensors for windows, scaled.
+
+        Args:
+            panel: the series.
+            scaling: of its series; what was learned, if they are the ones of training.
+        """
+        scaling = scaling or self.scaling
+        targets = len(self.schema.targets)
+        measured = np.isfinite(panel.values)
+        scaled = (panel.values - scaling.loc[panel.series]) / scaling.scale[panel.series]
+        rows = np.where(measured, scaled, 0.0).astype(np.float32)
+        calendar = calendar_features(panel.times, self.calendar)
+        first = np.searchsorted(panel.series, np.arange(len(panel.names)))
+        by_series = {
+            "loc": torch.from_numpy(scaling.loc[:, :targets].astype(np.float32)),
+            "scale": torch.from_numpy(scaling.scale[:, :targets].astype(np.float32)),
+            "season_error": torch.from_numpy(scaling.season_error.astype(np.float32)),
+            **self.statics(panel.statics),
+        }
+        mask = measured[:, :targets]
+        return Store(
+            self.layout,
+            torch.from_numpy(np.ascontiguousarray(np.concatenate([rows, calendar], axis=1))),
+            None if mask.all() else torch.from_numpy(np.ascontiguousarray(mask)),
+            torch.from_numpy(panel.series),
+            torch.from_numpy(panel.times),
+            torch.from_numpy(first),
+            by_series,
+            self.schema.targets,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {
+            "schema": self.schema.document(),
+            "step": self.grid.step,
+            "phase": self.grid.phase,
+            "season": self.season,
+            "calendar": list(self.calendar),
+            "scaling": self.scaling.state_dict(),
+            "words": [list(words) for words in self.words],
+            "reals": [list(pair) for pair in self.reals],
+        }
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Learned:
+        """Return what `state_dict` gave."""
+        return cls(
+            Schema.of(state["schema"]),
+            Grid(state["step"], state["phase"]),
+            state["season"],
+            tuple(state["calendar"]),
+            Scaling.of(state["scaling"]),
+            tuple(tuple(words) for words in state["words"]),
+            tuple((mean, deviation) for mean, deviation in state["reals"]),
+        )

@@ -1,0 +1,220 @@
+"""Series on a regular grid: sorted, each time once, gaps as missing values, long gaps as ends of segments."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from trainkit.contracts import Finding
+from trainkit.errors import DataError
+
+from .rows import Numbers, Rows, Static
+from .tables import listed
+from .times import Times
+
+Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
+SECOND, DAY = 1_000_000, 86_400_000_000
+NAMED_STEPS = ((DAY, "day"), (3_600 * SECOND, "hour"), (60 * SECOND, "minute"), (SECOND, "second"))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Hold the times that rows are brought to: phase + n step, in microseconds."""
+
+    step: int
+    phase: int
+
+    def places(self, times: Times) -> Ints:
+        """Return n of the nearest time of the grid."""
+        places: Ints = np.floor_divide(times - self.phase + self.step // 2, self.step)
+        return places
+
+    def times(self, places: Ints) -> Times:
+        """Return the times of places."""
+        return places * self.step + self.phase
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Hold all series, one segment after the other, row by row.
+
+    A segment is a stretch of a series without a long gap; windows lie within one.
+
+    Args:
+        names: of the series.
+        series: [N] number of each row's series.
+        first: [N] the first row of each row's segment.
+        last: [N] the last row of each row's segment.
+        times: [N] microseconds since 1970.
+        values: [N, V] numbers, NaN where none was measured.
+        statics: for each series its statics.
+        grid: the times.
+    """
+
+    names: tuple[str, ...]
+    series: Ints
+    first: Ints
+    last: Ints
+    times: Times
+    values: Numbers
+    statics: tuple[tuple[Static, ...], ...]
+    grid: Grid
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def fingerprint(self) -> str:
+        """Return a hash of all that was read."""
+        digest = hashlib.sha256(repr((self.names, self.statics, self.grid)).encode())
+        for array in (self.series, self.times, self.values):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def duration(microseconds: float) -> str:
+    """Return a length of time for people."""
+    for size, word in NAMED_STEPS:
+        if microseconds >= size:
+            count = microseconds / size
+            return f"{count:.4g} {word}" + ("" if count == 1 else "s")
+    return f"{microseconds:g} microseconds"
+
+
+def in_order(rows: Rows) -> tuple[Rows, list[Finding]]:
+    """Return rows sorted by series and time; those of a series stay in the order read where times are equal."""
+    order = np.lexsort((rows.times, rows.series))
+    by_series = np.argsort(rows.series, kind="stable")
+    same = rows.series[by_series][1:] == rows.series[by_series][:-1]
+    back = same & (np.diff(rows.times[by_series]) < 0)
+    findings = []
+    if count := int(back.sum()):
+        where = rows.names[int(rows.series[by_series][1:][back][0])]
+        text = f"{count} rows are earlier than the row before them: sorted by time"
+        findings.append(Finding("not in order", where, text, is_fault=False))
+    return Rows(rows.names, rows.series[order], rows.times[order], rows.values[order], rows.statics), findings
+
+
+def find_grid(rows: Rows, step: int | None) -> tuple[Grid, list[Finding]]:
+    """Return the grid of rows that are in order: the commonest step, and the phase that most rows have.
+
+    Args:
+        rows: in order.
+        step: in microseconds; None to find it.
+
+    Raises:
+        DataError: no series has two times.
+    """
+    same = rows.series[1:] == rows.series[:-1]
+    steps = np.diff(rows.times)[same]
+    owners = rows.series[1:][same][steps > 0]
+    steps = steps[steps > 0]
+    if not len(steps):
+        raise DataError("no series has two rows at different times", do="check task.time and task.series")
+    findings = []
+    sizes, counts = np.unique(steps, return_counts=True)
+    found = int(sizes[counts.argmax()])
+    if step is None:
+        step = found
+        medians = {int(owner): float(np.median(steps[owners == owner])) for owner in np.unique(owners)[:1000]}
+        others = [rows.names[owner] for owner, size in medians.items() if not 0.67 < size / step < 1.5]
+        if others:
+            text = f"{len(others)} series have another step than {duration(step)}: {listed(others)}"
+            findings.append(Finding("other step", others[0], text, is_fault=False))
+    phases, counts = np.unique(rows.times % step, return_counts=True)
+    # Times that wander over all phases are brought to the round ones.
+    phase = int(phases[counts.argmax()]) if 2 * counts.max() > len(rows.times) else 0
+    return Grid(step, phase), findings
+
+
+def to_panel(rows: Rows, grid: Grid, max_gap: int, targets: int) -> tuple[Panel, list[Finding]]:
+    """Return rows on the grid, and what that changed.
+
+    Args:
+        rows: in order.
+        grid: the times.
+        max_gap: most missing steps within a segment.
+        targets: how many of the first values are targets.
+    """
+    places = grid.places(rows.times)
+    findings = _uneven(rows, grid, places)
+    same = rows.series[1:] == rows.series[:-1]
+    repeated = same & (places[1:] == places[:-1])
+    exact = same & (rows.times[1:] == rows.times[:-1])
+    findings += _counted(rows, exact, "duplicate time", "rows have the time of another row: the last one is kept")
+    findings += _counted(
+        rows, repeated & ~exact, "crowded time", f"rows fall on one step of {duration(grid.step)}: the last one is kept"
+    )
+    kept = np.concatenate([~repeated, [True]])
+    series, places, values = rows.series[kept], places[kept], rows.values[kept]
+    same, jump = series[1:] == series[:-1], np.diff(places)
+    breaks = ~same | (jump > max_gap + 1)
+    findings += _gaps(rows, series, grid.times(places), same, jump, max_gap, grid)
+    segment = np.concatenate([[0], np.cumsum(breaks)])
+    begin = np.concatenate([[0], np.flatnonzero(breaks) + 1])
+    end = np.concatenate([begin[1:], [len(places)]]) - 1
+    lengths = places[end] - places[begin] + 1
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    full = np.full((int(offsets[-1]), values.shape[1]), np.nan)
+    full[offsets[segment] + places - places[begin][segment]] = values
+    first = np.repeat(offsets[:-1], lengths)
+    times = grid.times(np.repeat(places[begin], lengths) + np.arange(len(first)) - first)
+    panel = Panel(
+        rows.names,
+        np.repeat(series[begin], lengths),
+        first,
+        np.repeat(offsets[1:] - 1, lengths),
+        times,
+        full,
+        rows.statics,
+        grid,
+    )
+    if not np.isfinite(full[:, :targets]).any():
+        raise DataError("no target has a single number", where=rows.names[0], do="check task.targets")
+    return panel, findings
+
+
+def _counted(rows: Rows, which: np.ndarray, rule: str, text: str) -> list[Finding]:
+    count = int(which.sum())
+    if not count:
+        return []
+    row = int(which.argmax()) + 1
+    place = f"{rows.names[rows.series[row]]} at {stamp(int(rows.times[row]))}"
+    return [Finding(rule, place, f"{count} {text}", is_fault=False)]
+
+
+def _uneven(rows: Rows, grid: Grid, places: Ints) -> list[Finding]:
+    off = np.abs(rows.times - grid.times(places))
+    count = int((off > 0).sum())
+    if not count:
+        return []
+    row = int((off > 0).argmax())
+    text = f"{count} of {len(off)} times lie off the grid, by {duration(float(off.max()))} at most: moved to it"
+    place = f"{rows.names[rows.series[row]]} at {stamp(int(rows.times[row]))}"
+    return [Finding("uneven step", place, text, is_fault=False)]
+
+
+def _gaps(
+    rows: Rows, series: Ints, times: Times, same: np.ndarray, jump: np.ndarray, max_gap: int, grid: Grid
+) -> list[Finding]:
+    findings = []
+    short = same & (jump > 1) & (jump <= max_gap + 1)
+    if count := int(short.sum()):
+        row = int(short.argmax())
+        text = f"{count} gaps of at most {max_gap} steps, {int((jump[short] - 1).sum())} steps in all: taken as missing"
+        findings.append(Finding("gap", f"{rows.names[series[row]]} at {stamp(int(times[row]))}", text, is_fault=False))
+    for row in np.flatnonzero(same & (jump > max_gap + 1))[:20]:
+        text = f"a gap of {duration(float((jump[row] - 1) * grid.step))}: no window crosses it"
+        place = f"{rows.names[series[row]]} at {stamp(int(times[row]))}"
+        findings.append(Finding("long gap", place, text, is_fault=False))
+    rest = int((same & (jump > max_gap + 1)).sum()) - 20
+    if rest > 0:
+        findings.append(Finding("long gap", ".", f"{rest} more long gaps: no window crosses one", is_fault=False))
+    return findings
+
+
+def stamp(microseconds: int) -> str:
+    """Return a time for people and for files."""
+    moment = np.datetime64(microseconds, "us")
+    precise = np.datetime_as_string(moment, unit="s" if microseconds % SECOND == 0 else "us")
+    return str(precise)

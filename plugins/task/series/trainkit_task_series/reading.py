@@ -1,0 +1,77 @@
+"""From files to series on a grid: the way of all data of this task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainkit.contracts import Finding
+from trainkit.errors import UsageError
+
+from .panel import SECOND, Grid, Panel, find_grid, in_order, to_panel
+from .rows import Rows, rows_of
+from .schema import Schema, check_columns, find_schema
+from .tables import Table, read_tables
+from .times import TimeFormat
+
+SIZES = {"s": SECOND, "m": 60 * SECOND, "min": 60 * SECOND, "h": 3_600 * SECOND, "d": 86_400 * SECOND}
+SAMPLE = Path(__file__).parent / "sample" / "servers.csv"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Hold how files are to be read.
+
+    Args:
+        schema: what the columns are, as far as it is asked for.
+        times: how times are written.
+        step: of the grid, as 5m; None to find it.
+        max_gap: most missing steps within a segment.
+    """
+
+    schema: Schema
+    times: TimeFormat
+    step: str | None
+    max_gap: int
+
+    def read(self, paths: Sequence[Path]) -> tuple[Panel, Schema, list[Finding]]:
+        """Return the series in files and folders, what the columns are, and all that was found out.
+
+        Raises:
+            DataError: the data cannot be used.
+        """
+        tables, findings = read_tables(paths)
+        schema, told = find_schema(tables, self.schema)
+        findings += told
+        rows, told = rows_of(tables, schema, self.times)
+        rows, sorted_ = in_order(rows)
+        grid, uneven = find_grid(rows, microseconds(self.step))
+        panel, gridded = to_panel(rows, grid, self.max_gap, len(schema.targets))
+        return panel, schema, [*findings, *told, *sorted_, *uneven, *gridded]
+
+    def rows(self, paths: Sequence[Path], schema: Schema) -> Rows:
+        """Return the rows in files whose columns are known, in order; inputs known ahead have to be there."""
+        tables: list[Table] = read_tables(paths)[0]
+        check_columns(tables, schema)
+        rows, _ = rows_of(tables, schema, self.times)
+        return in_order(rows)[0]
+
+
+def microseconds(step: str | None) -> int | None:
+    """Return a step in microseconds; raise UsageError for what is none."""
+    if step is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", step.strip())
+    size = round(float(match[1]) * SIZES[match[2]]) if match else 0
+    if size < 1:
+        raise UsageError(f"task.step = {step!r} is no step", do="as 30s, 5m, 1h or 1d")
+    return size
+
+
+def usual_season(grid: Grid, context: int) -> int:
+    """Return the steps of a day, of a week where a step is a day, else 1; 1 too where they exceed the context."""
+    day = 86_400 * SECOND
+    season = 7 if grid.step == day else day // grid.step if grid.step < day and day % grid.step == 0 else 1
+    return season if season <= context else 1

@@ -1,0 +1,179 @@
+"""What each column of a table is: the time, the series, a target, an input, a static."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+from trainkit.contracts import Finding
+from trainkit.errors import DataError, did_you_mean
+
+from .tables import Table, listed
+
+TIME_NAMES = ("timestamp", "datetime", "date time", "date", "time", "ds", "ts")
+SERIES_NAMES = ("series", "series id", "unique id", "item id", "id", "machine", "host", "server", "symbol", "ticker")
+EMPTY_CELLS = ("", "na", "n/a", "nan", "null", "none", "-", "?")
+FILE_SERIES = "series"
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Name the columns.
+
+    Args:
+        time: times of the rows; '' where it is to be found.
+        series: names of the series; '' where the file's name is that.
+        targets: what is forecast.
+        observed: inputs that are known over the past alone.
+        known: inputs that are known over the horizon, too.
+        statics: facts that do not change within a series, numbers or words; 'series' is its name.
+    """
+
+    time: str = ""
+    series: str = ""
+    targets: tuple[str, ...] = ()
+    observed: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    statics: tuple[str, ...] = ()
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Return the columns of numbers, in the order in which they are kept."""
+        return (*self.targets, *self.observed, *self.known)
+
+    def sentence(self) -> str:
+        """Return it for people."""
+        parts = [f"time {self.time!r}", f"series {self.series!r}" if self.series else "a series a file"]
+        for word in ("targets", "observed", "known", "statics"):
+            if names := getattr(self, word):
+                parts.append(f"{word} {', '.join(names)}")
+        return "; ".join(parts)
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Schema:
+        """Return what `document` gave."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in document.items()})
+
+
+def find_schema(tables: Sequence[Table], asked: Schema) -> tuple[Schema, list[Finding]]:
+    """Return the schema with what was not asked for found, by names first and by content then.
+
+    Raises:
+        DataError: a column that is asked for is missing, or no time or no target can be found.
+    """
+    first = tables[0]
+    _check_roles(asked)
+    findings: list[Finding] = []
+    found = replace(asked, time=asked.time or _time_column(first, asked))
+    if not asked.series:
+        found = replace(found, series=_series_column(first, found))
+    if not asked.targets:
+        targets, left_out = _target_columns(tables, found)
+        found = replace(found, targets=targets)
+        findings += [Finding("column", first.name, text, is_fault=False) for text in left_out]
+    if not found.targets:
+        raise DataError(
+            "no column can be forecast",
+            where=first.name,
+            why=f"none of {', '.join(first.frame.columns)} holds numbers that change",
+            do="name one: --set 'task.targets=[\"NAME\"]'",
+        )
+    check_columns(tables, found)
+    return found, findings
+
+
+def check_columns(tables: Sequence[Table], schema: Schema, without: Sequence[str] = ()) -> None:
+    """Raise DataError if a table lacks a column; those of `without` need not be there."""
+    statics = [name for name in schema.statics if name != FILE_SERIES or schema.series == FILE_SERIES]
+    wanted = [name for name in (schema.time, schema.series, *schema.numbers, *statics) if name and name not in without]
+    for table in tables:
+        for name in wanted:
+            if name not in table.frame.columns:
+                raise DataError(
+                    f"there is no column {name!r}{did_you_mean(name, table.frame.columns)}",
+                    where=table.name,
+                    why=f"it has {', '.join(table.frame.columns)}",
+                    do="correct the option of the task that names it",
+                )
+
+
+def _check_roles(asked: Schema) -> None:
+    roles = [name for name in (asked.time, *asked.numbers) if name]
+    if twice := sorted({name for name in roles if roles.count(name) > 1}):
+        raise DataError(f"column {twice[0]!r} has two roles", why="one of time, targets, observed and known")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\[(].*?[\])]", "", re.sub(r"[_-]+", " ", name)).strip().lower()
+
+
+def _time_column(table: Table, asked: Schema) -> str:
+    columns = [name for name in table.frame.columns if name not in (asked.series, *asked.numbers, *asked.statics)]
+    for name in columns:
+        if table.frame[name].dtype in (pl.Datetime, pl.Date):
+            return name
+    for wanted in TIME_NAMES:
+        for name in columns:
+            if _plain(name) == wanted:
+                return name
+    for name in columns:
+        head = table.frame[name].head(50).drop_nulls().cast(pl.String)
+        if len(head) and head.str.contains(r"^\d{4}[-/]\d{2}[-/]\d{2}").all():
+            return name
+    raise DataError(
+        "no column of times can be found",
+        where=table.name,
+        why=f"it has {', '.join(table.frame.columns)}",
+        do="name it: --set task.time=NAME",
+    )
+
+
+def _series_column(table: Table, found: Schema) -> str:
+    taken = (found.time, *found.numbers)
+    for wanted in SERIES_NAMES:
+        for name in table.frame.columns:
+            if _plain(name) == wanted and name not in taken:
+                return name
+    return ""
+
+
+def _target_columns(tables: Sequence[Table], found: Schema) -> tuple[tuple[str, ...], list[str]]:
+    taken = (found.time, found.series, *found.observed, *found.known, *found.statics)
+    words, still, targets = [], [], []
+    for name in tables[0].frame.columns:
+        if name in taken:
+            continue
+        parts = [as_numbers(table.frame[name]) for table in tables if name in table.frame.columns]
+        there = sum(int(filled(table.frame[name]).sum()) for table in tables if name in table.frame.columns)
+        if 2 * sum(len(part) - part.null_count() for part in parts) <= there:
+            words.append(name)
+        elif all(part.drop_nulls().n_unique() < 2 for part in parts):
+            still.append(name)
+        else:
+            targets.append(name)
+    left_out = [f"{listed(words)}: words, not a target"] if words else []
+    if still:
+        left_out.append(f"{listed(still)}: never changes, not a target")
+    return tuple(targets), left_out
+
+
+def filled(cells: pl.Series) -> pl.Series:
+    """Return where something is written in a cell."""
+    if cells.dtype != pl.String:
+        return cells.is_not_null()
+    return cells.is_not_null() & ~cells.str.to_lowercase().is_in(EMPTY_CELLS)
+
+
+def as_numbers(cells: pl.Series) -> pl.Series:
+    """Return cells as numbers, null where they are none; infinities and NaN are none."""
+    if cells.dtype != pl.String and not cells.dtype.is_numeric() and cells.dtype != pl.Boolean:
+        return pl.Series(cells.name, [None] * len(cells), dtype=pl.Float64)
+    numbers = cells.cast(pl.Float64, strict=False)
+    return pl.select(pl.when(numbers.is_finite()).then(numbers)).to_series().alias(cells.name)

@@ -1,0 +1,137 @@
+"""Tables from CSV and Parquet files, all cells still as they were written."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+from trainkit.contracts import Finding
+from trainkit.errors import DataError
+
+TEXT_FILES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+FILES = (*TEXT_FILES, ".parquet")
+SEPARATORS = (",", ";", "\t", "|")
+LOOKED_AT = 1 << 16
+BOM = "\ufeff"
+MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Table:
+    """Hold what a file holds.
+
+    Args:
+        name: the file, relative to the data.
+        frame: its cells; those of CSV are text without blanks around it.
+        header_lines: lines before the first row, to tell a row's line; 0 where there are no lines.
+        separator: between the cells of a line; '' where there are no lines.
+    """
+
+    name: str
+    frame: pl.DataFrame
+    header_lines: int = 1
+    separator: str = ""
+
+    def place(self, row: int) -> str:
+        """Return the place of a row, from 0, for people."""
+        return f"{self.name}:{row + 1 + self.header_lines}" if self.header_lines else f"{self.name}, row {row + 1}"
+
+
+def read_tables(paths: Sequence[Path]) -> tuple[list[Table], list[Finding]]:
+    """Read files, and the files in folders, in the order of their names; what is no table is told.
+
+    Raises:
+        DataError: there is no table, or one cannot be read.
+    """
+    tables, findings = [], []
+    for path in paths:
+        if not path.exists():
+            raise DataError("there is no such file or folder", where=str(path), do="check the path")
+        if path.is_file():
+            tables.append(read_table(path, path.name))
+            continue
+        files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        used = [file for file in files if is_table(file)]
+        if not used:
+            why = f"{len(files)} files are there, and none ends in {', '.join(FILES)}"
+            raise DataError("the folder has no table", where=str(path), why=why, do="name a folder of CSV or Parquet")
+        tables += [read_table(file, file.relative_to(path).as_posix()) for file in used]
+        if others := [file.relative_to(path).as_posix() for file in files if not is_table(file)]:
+            text = f"{len(others)} files are no tables and were not read: {listed(others)}"
+            findings.append(Finding("other file", ".", text, is_fault=False))
+    return tables, findings
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file's name is that of a table."""
+    return path.name.lower().endswith(FILES)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
+
+
+def read_table(path: Path, name: str) -> Table:
+    """Read a file; raise DataError if it is empty, damaged, or no table."""
+    if not is_table(path):
+        raise DataError("the file is no table", where=name, why=f"names end in {', '.join(FILES)}")
+    try:
+        if path.name.lower().endswith(".parquet"):
+            return _checked(Table(name, pl.read_parquet(path), 0))
+        head = _head(path)
+        if not head.strip():
+            raise DataError("the file is empty", where=name, do="leave it out, or fill it")
+        separator = separator_of(head, name)
+        frame = pl.read_csv(path, separator=separator, infer_schema=False)
+    except DataError:
+        raise
+    except (pl.exceptions.PolarsError, OSError, EOFError) as error:
+        reason = str(error).strip().splitlines()
+        raise DataError("the file cannot be read", where=name, why=reason[0] if reason else "") from error
+    columns = [column.strip().removeprefix(BOM).strip().strip('"') for column in frame.columns]
+    if twice := sorted({column for column in columns if columns.count(column) > 1}):
+        raise DataError(f"two columns are named {twice[0]!r}", where=name, do="give each a name of its own")
+    frame.columns = columns
+    return _checked(Table(name, frame.select(pl.all().str.strip_chars()), 1, separator))
+
+
+def _checked(table: Table) -> Table:
+    if table.frame.height == 0:
+        raise DataError("the table has no row", where=table.name, do="leave the file out, or fill it")
+    return table
+
+
+def _head(path: Path) -> str:
+    opened = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
+    with opened as file:
+        data: bytes = file.read(LOOKED_AT)
+    return data.decode("utf-8", "replace").removeprefix(BOM)
+
+
+def separator_of(head: str, name: str) -> str:
+    """Return what separates the cells: what occurs in the header, and as often in the lines after it.
+
+    Raises:
+        DataError: nothing does.
+    """
+    lines = [line for line in head.splitlines() if line.strip()][:20]
+    whole = lines[:-1] if len(lines) > 2 else lines
+    counts = {mark: [line.count(mark) for line in whole] for mark in SEPARATORS}
+    even = [mark for mark in SEPARATORS if counts[mark][0] and len(set(counts[mark])) == 1]
+    if even:
+        # Of marks that occur evenly, as a TAB after each semicolon, the plain one comes first.
+        return max(even, key=lambda mark: (counts[mark][0], -SEPARATORS.index(mark)))
+    header = {mark: counts[mark][0] for mark in SEPARATORS if counts[mark][0]}
+    if header:
+        return max(header, key=lambda mark: header[mark])
+    raise DataError(
+        "the file has a single column",
+        where=f"{name}:1",
+        why=f"its first line is {lines[0][:60]!r}, and none of comma, semicolon, TAB and | is in it",
+        do="separate the cells by commas",
+    )

@@ -1,0 +1,142 @@
+"""Windows of series as strided gathers: a batch is one copy, with no Python for each window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .panel import Ints, stamp
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Count what a row holds, in this order.
+
+    Args:
+        targets: T scaled targets.
+        observed: O scaled inputs known over the past alone.
+        known: K inputs known ahead, calendar features last.
+    """
+
+    targets: int
+    observed: int
+    known: int
+
+    @property
+    def width(self) -> int:
+        """Return the numbers in a row."""
+        return self.targets + self.observed + self.known
+
+
+@dataclass(frozen=True)
+class Store:
+    """Hold scaled series for all windows.
+
+    Args:
+        layout: what a row holds.
+        rows: [N, width] float32, 0 where nothing was measured.
+        measured: [N, T] bool, or None where everything was.
+        series: [N] number of each row's series.
+        times: [N] microseconds since 1970.
+        first: [series] the first row of each series.
+        by_series: tensors with one row for each series: loc, scale, season_error, statics.
+        target_names: names of the T targets.
+    """
+
+    layout: Layout
+    rows: Tensor
+    measured: Tensor | None
+    series: Tensor
+    times: Tensor
+    first: Tensor
+    by_series: dict[str, Tensor]
+    target_names: tuple[str, ...]
+
+    def batch(self, starts: Tensor, context: int, horizon: int) -> dict[str, Any]:
+        """Return the windows whose horizons begin at these rows [B]."""
+        length = context + horizon
+        whole = strided(self.rows, starts - context, length)
+        counts = self.layout
+        values, observed, known = whole.split([counts.targets, counts.observed, counts.known], dim=-1)
+        if self.measured is None:
+            mask = torch.ones(1, 1, 1, dtype=torch.bool).expand(len(starts), length, counts.targets)
+        else:
+            mask = strided(self.measured, starts - context, length)
+        batch: dict[str, Any] = {
+            "past_values": values[:, :context],
+            "past_observed_mask": mask[:, :context],
+            "future_values": values[:, context:],
+            "future_observed_mask": mask[:, context:],
+        }
+        if counts.observed:
+            batch["past_covariates"] = observed[:, :context]
+        if counts.known:
+            batch |= {"past_time_features": known[:, :context], "future_time_features": known[:, context:]}
+        series = self.series.index_select(0, starts)
+        batch |= {name: tensor.index_select(0, series) for name, tensor in self.by_series.items()}
+        return batch | {
+            "series": series,
+            "start": starts - self.first.index_select(0, series),
+            "start_time": self.times.index_select(0, starts),
+            "target_names": self.target_names,
+        }
+
+
+def strided(rows: Tensor, first: Tensor, length: int) -> Tensor:
+    """Return [B, length, D]: of rows [N, D] the `length` ones from each row of `first` [B] on.
+
+    Consecutive rows lie side by side in memory, so each window is copied in one piece.
+    """
+    width = rows.shape[1]
+    windows = rows.as_strided((len(rows) - length + 1, length * width), (width, 1))
+    return windows.index_select(0, first).view(len(first), length, width)
+
+
+class Windows:
+    """Hold the windows of a split.
+
+    Args:
+        starts: [W] the first horizon row of each.
+        context: steps of the past.
+        horizon: steps that are forecast.
+        names: of the series.
+    """
+
+    def __init__(self, starts: Ints, context: int, horizon: int, names: Sequence[str]) -> None:
+        self.starts = torch.from_numpy(starts)
+        self.context, self.horizon, self.names = context, horizon, names
+        self.store: Store | None = None
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Any]:
+        if self.store is None:
+            raise RuntimeError("windows are scaled by what the task learns: call its fit first")
+        return self.store.batch(self.starts.index_select(0, torch.tensor(indices)), self.context, self.horizon)
+
+    @property
+    def ids(self) -> Ids:
+        """Return the name of each window."""
+        return Ids(self)
+
+
+class Ids(Sequence[str]):
+    """Make names of windows as they are asked for: SERIES at TIME."""
+
+    def __init__(self, windows: Windows) -> None:
+        self.windows = windows
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: Any) -> Any:
+        store = self.windows.store
+        if store is None:
+            return str(index)
+        row = self.windows.starts[index]
+        return f"{self.windows.names[int(store.series[row])]} at {stamp(int(store.times[row]))}"
