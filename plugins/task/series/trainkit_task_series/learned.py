@@ -121,21 +121,16 @@ class Learned:
         rows = np.where(measured, scaled, 0.0).astype(np.float32)
         calendar = calendar_features(panel.times, self.calendar)
         first = np.searchsorted(panel.series, np.arange(len(panel.names)))
-        by_series = {
-            "loc": torch.from_numpy(scaling.loc[:, :targets].astype(np.float32)),
-            "scale": torch.from_numpy(scaling.scale[:, :targets].astype(np.float32)),
-            "season_error": torch.from_numpy(scaling.season_error.astype(np.float32)),
-            **self.statics(panel.statics),
-        }
+        facts = np.stack([scaling.loc[:, :targets], scaling.scale[:, :targets], scaling.season_error], axis=1)
+        places = np.stack([panel.series, np.arange(len(panel)) - first[panel.series], panel.times], axis=1)
         mask = measured[:, :targets]
         return Store(
             self.layout,
             torch.from_numpy(np.ascontiguousarray(np.concatenate([rows, calendar], axis=1))),
             None if mask.all() else torch.from_numpy(np.ascontiguousarray(mask)),
-            torch.from_numpy(panel.series),
-            torch.from_numpy(panel.times),
-            torch.from_numpy(first),
-            by_series,
+            torch.from_numpy(places),
+            torch.from_numpy(facts.astype(np.float32)),
+            self.statics(panel.statics),
             self.schema.targets,
         )
 

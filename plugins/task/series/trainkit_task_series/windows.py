@@ -40,20 +40,18 @@ class Store:
         layout: what a row holds.
         rows: [N, width] float32, 0 where nothing was measured.
         measured: [N, T] bool, or None where everything was.
-        series: [N] number of each row's series.
-        times: [N] microseconds since 1970.
-        first: [series] the first row of each series.
-        by_series: tensors with one row for each series: loc, scale, season_error, statics.
+        places: [N, 3] of each row the number of its series, its number in it, and its microseconds since 1970.
+        facts: [series, 3, T] loc, scale and season_error.
+        statics: tensors with one row for each series.
         target_names: names of the T targets.
     """
 
     layout: Layout
     rows: Tensor
     measured: Tensor | None
-    series: Tensor
-    times: Tensor
-    first: Tensor
-    by_series: dict[str, Tensor]
+    places: Tensor
+    facts: Tensor
+    statics: dict[str, Tensor]
     target_names: tuple[str, ...]
 
     def batch(self, starts: Tensor, context: int, horizon: int) -> dict[str, Any]:
@@ -76,12 +74,16 @@ class Store:
             batch["past_covariates"] = observed[:, :context]
         if counts.known:
             batch |= {"past_time_features": known[:, :context], "future_time_features": known[:, context:]}
-        series = self.series.index_select(0, starts)
-        batch |= {name: tensor.index_select(0, series) for name, tensor in self.by_series.items()}
+        series, start, start_time = self.places.index_select(0, starts).unbind(1)
+        loc, scale, season_error = self.facts.index_select(0, series).unbind(1)
+        batch |= {name: tensor.index_select(0, series) for name, tensor in self.statics.items()}
         return batch | {
+            "loc": loc,
+            "scale": scale,
+            "season_error": season_error,
             "series": series,
-            "start": starts - self.first.index_select(0, series),
-            "start_time": self.times.index_select(0, starts),
+            "start": start,
+            "start_time": start_time,
             "target_names": self.target_names,
         }
 
@@ -139,4 +141,5 @@ class Ids(Sequence[str]):
         if store is None:
             return str(index)
         row = self.windows.starts[index]
-        return f"{self.windows.names[int(store.series[row])]} at {stamp(int(store.times[row]))}"
+        series, _, time = store.places[row].tolist()
+        return f"{self.windows.names[series]} at {stamp(time)}"
