@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from trainkit_task_series.tft import QUANTILES, TemporalFusionTransformer, Variables
+from trainkit_task_series.window import level_and_spread
 
 CONTEXT, HORIZON = 12, 5
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "_softmax", "mkldnn_rnn_layer"}
@@ -162,6 +163,35 @@ def test_what_stands_at_a_missing_place_changes_nothing_even_if_it_is_no_number(
     model.train()
     model(**inputs)["quantiles"].sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_level_and_spread_are_those_of_what_was_measured():
+    torch.manual_seed(0)
+    values, observed = torch.randn(3, 20, 2) * 4 + 7, torch.rand(3, 20, 2) < 0.6
+    level, spread = level_and_spread(values.masked_fill(~observed, torch.nan), observed)
+    for b in range(3):
+        for t in range(2):
+            measured = values[b, observed[b, :, t], t]
+            torch.testing.assert_close(level[b, 0, t], measured.mean())
+            torch.testing.assert_close(spread[b, 0, t], measured.std(correction=0) + 0.1)
+    for found, expected in zip(level_and_spread(values, None), level_and_spread(values, observed | True), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert [x.unique().tolist() for x in level_and_spread(values, observed & False)] == [[0], [pytest.approx(0.1)]]
+
+
+def test_with_instance_norm_a_forecast_moves_with_its_window():
+    moved = []
+    for instance_norm in (True, False):
+        model, inputs = made(instance_norm=instance_norm)
+        before = model(**inputs)["quantiles"]
+        shift = torch.tensor([5.0, -3.0])
+        after = model(**{**inputs, "past_values": inputs["past_values"] + shift})["quantiles"]
+        moved.append((after - before - shift[:, None]).abs().max())
+    assert moved[0] < 1e-4 < moved[1]
+    inputs["past_observed_mask"] = torch.zeros_like(inputs["past_observed_mask"])
+    model, _ = made(instance_norm=True)
+    inputs["past_values"] = inputs["past_values"] * torch.nan
+    assert model(**inputs)["quantiles"].isfinite().all(), "nothing measured at all"
 
 
 def test_each_target_has_a_head_of_its_own():

@@ -12,6 +12,7 @@ from .attention import InterpretableAttention
 from .gates import GatedResidual, GatedSkip
 from .selection import VariableSelection
 from .statics import RealEmbedding, Statics
+from .window import level_and_spread
 
 QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 
@@ -49,6 +50,8 @@ class TemporalFusionTransformer(nn.Module):
         heads: attention heads.
         dropout: share of a gate's input that is dropped in training; as in the paper the last gate drops nothing.
         lstm_layers: layers of the two LSTMs.
+        instance_norm: whether each window's targets are forecast about their own level and spread, for series whose
+            level moves away from where it was in training.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class TemporalFusionTransformer(nn.Module):
         heads: int = 8,
         dropout: float = 0.15,
         lstm_layers: int = 1,
+        instance_norm: bool = False,
     ) -> None:
         super().__init__()
         if width % heads or width < 2:
@@ -67,6 +71,7 @@ class TemporalFusionTransformer(nn.Module):
         if sorted(set(quantiles)) != list(quantiles) or not all(0 < q < 1 for q in quantiles):
             raise ValueError(f"quantiles {tuple(quantiles)} do not ascend between 0 and 1")
         self.variables, self.horizon, self.lstm_layers = variables, horizon, lstm_layers
+        self.instance_norm = instance_norm
         past = variables.targets + variables.covariates + variables.known + 1
         future = variables.known + 1
         self.quantile_levels: Tensor
@@ -116,6 +121,10 @@ class TemporalFusionTransformer(nn.Module):
                 `future_weights` [B, H, K + 1] and `static_weights` [B, S + R].
         """
         batch, context, _ = past_values.shape
+        level = spread = None
+        if self.instance_norm:
+            level, spread = level_and_spread(past_values, past_observed_mask)
+            past_values = (past_values - level) / spread
         past = [x for x in (past_values, past_covariates, past_time_features) if x is not None]
         future = [] if future_time_features is None else [future_time_features]
         self._check(past, future, static_categorical_features, static_real_features)
@@ -135,6 +144,8 @@ class TemporalFusionTransformer(nn.Module):
         x = self.feedforward(self.attention_skip(mixed, enriched[context:]))
         x = self.head(self.output_skip(x, local[context:]))
         quantiles = x.unflatten(-1, (self.variables.targets, -1)).transpose(0, 1)
+        if level is not None and spread is not None:
+            quantiles = quantiles * spread[..., None] + level[..., None]
         out = {"quantiles": quantiles if self.training else quantiles.sort(-1).values}
         out["quantile_levels"] = self.quantile_levels
         if attentions is not None:
