@@ -203,8 +203,11 @@ def _carry_out(built: Run, directory: RunDirectory) -> RunResult:
 def _note_failure(directory: RunDirectory, reason: BaseException, step: int) -> None:
     """Write a failure into the status file; what fails here, as on a full disk, is a consequence of the first one."""
     code = reason.exit_code if isinstance(reason, TrainkitError) else ExitCode.INTERNAL
-    with contextlib.suppress(Exception):
-        directory.status("failed", reason=str(reason), step=step, exit_code=int(code))
+    # Twice: PyTorch raises the loss of a worker process from a signal handler, wherever the program is, and once.
+    for _ in range(2):
+        with contextlib.suppress(Exception):
+            directory.status("failed", reason=str(reason), step=step, exit_code=int(code))
+            return
 
 
 def _trained(built: Run, directory: RunDirectory) -> RunResult:

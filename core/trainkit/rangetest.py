@@ -213,7 +213,7 @@ class RangeTest:
         until = FIRST + smooth.index(min(smooth)) + 1
         low, high = min(*smooth, *self.counted[1]), max(smooth[0], *self.losses[:until])
         span = high - low or abs(high) or 1.0
-        return low - 0.05 * span, high + ROOM * span
+        return (low - 0.05 * span if low < 0 else max(low - 0.05 * span, 0.0)), high + ROOM * span
 
     def _scatter(self, smooth: Sequence[float]) -> float:
         """Return the standard error of a smoothed loss, from how far the losses lie from it on the way down."""

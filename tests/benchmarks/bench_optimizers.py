@@ -1,9 +1,9 @@
 """What an optimizer's step costs: trainkit's beside pytorch-optimizer's, torch's and transformers', on one thread.
 
 Two lists of parameters: 1,000 tiny tensors (half vectors of 16 to 79 elements, half 8 x 8), and 300 tensors of a small
-transformer with 9.8 million parameters. The contestants of a row step in turn, so that a noisy machine is noisy for all
-of them; the medians are compared. Then a table of equality (how far the fast forms are from the plain formula after 50
-steps) and one of the bytes of state for each parameter.
+transformer with 9.8 million parameters. The contestants of a row take turns of four steps, so that a noisy machine is
+noisy for all of them; the medians are compared. Then a table of equality (how far the fast forms are from the plain
+formula after 50 steps) and one of the bytes of state for each parameter.
 
     python tests/benchmarks/bench_optimizers.py [ROUNDS] [NAME ...]
 """
@@ -28,7 +28,7 @@ from trainkit.registry import Registry
 from transformers.optimization import Adafactor as TransformersAdafactor
 
 Params = list[nn.Parameter]
-WIDTH, LAYERS, TINY, WARM_UP, STEPS = 180, 25, 1000, 4, 50
+WIDTH, LAYERS, TINY, TURN, STEPS = 180, 25, 1000, 4, 50
 NEVER = 10**9
 
 
@@ -125,6 +125,7 @@ ROWS: dict[str, dict[str, Callable[[Params], torch.optim.Optimizer]]] = {
     "gpro": {"trainkit": ours("gpro"), "trainkit compiled": ours("gpro", compiled=True)},
     "schedule-free-adamw": {
         "trainkit": ours("schedule-free-adamw"),
+        "trainkit compiled": ours("schedule-free-adamw", compiled=True),
         "pytorch-optimizer": theirs("ScheduleFreeAdamW"),
     },
     "prodigy": {"trainkit": ours("prodigy"), "pytorch-optimizer": theirs("Prodigy")},
@@ -146,21 +147,22 @@ ROWS: dict[str, dict[str, Callable[[Params], torch.optim.Optimizer]]] = {
 def median_times(
     makers: Mapping[str, Callable[[Params], torch.optim.Optimizer]], shapes: Any, rounds: int
 ) -> dict[str, float]:
-    """Return the median milliseconds of a step of each contestant; they step in turn."""
+    """Return the median milliseconds of a step of each contestant; they take turns of a few steps."""
     steps = {name: make(parameters(shapes)).step for name, make in makers.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for round_number in range(WARM_UP + rounds):
+    for round_number in range(1 + rounds):
         for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            if round_number >= WARM_UP:
-                times[name].append(time.perf_counter() - started)
+            for _ in range(TURN):
+                started = time.perf_counter()
+                step()
+                if round_number:
+                    times[name].append(time.perf_counter() - started)
     return {name: 1000 * statistics.median(values) for name, values in times.items()}
 
 
 def print_speed(title: str, shapes: list[tuple[int, ...]], rounds: int, names: list[str]) -> None:
     """Print one row for each optimizer: milliseconds, and how many times faster trainkit is."""
-    print(f"\n### {title}, ms for a step (median of {rounds}), and the peer's time over ours\n")
+    print(f"\n### {title}, ms for a step (median of {rounds * TURN}), and the peer's time over ours\n")
     peers = ["pytorch-optimizer", "torch", "transformers"]
     print("| optimizer | trainkit | compiled | " + " | ".join(peers) + " |")
     print("| --- " * (3 + len(peers)) + "|")

@@ -42,17 +42,17 @@ SEEDS = (1, 2, 3)
 HALF_DECADES = {
     name: tuple(10 ** (i / 2) for i in span)
     for name, span in {
-        "adamw": range(-7, -2),
+        "adamw": range(-5, 0),
         "sgd": range(-3, 2),
-        "lion": range(-9, -4),
-        "lamb": range(-6, -1),
-        "adan": range(-6, -1),
-        "sophia": range(-8, -3),
-        "gpro": range(-4, 1),
-        "schedule-free-adamw": range(-6, -1),
-        "adafactor": range(-6, -1),
-        "muon": range(-7, -2),
-        "soap": range(-7, -2),
+        "lion": range(-8, -3),
+        "lamb": range(-5, 0),
+        "adan": range(-4, 1),
+        "sophia": range(-7, -2),
+        "gpro": range(-3, 2),
+        "schedule-free-adamw": range(-5, 0),
+        "adafactor": range(-5, 0),
+        "muon": range(-5, 0),
+        "soap": range(-5, 0),
     }.items()
 }
 RATES: dict[str, tuple[float, ...]] = {**HALF_DECADES, "prodigy": (0.3, 1.0, 3.0)}

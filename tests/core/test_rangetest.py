@@ -185,6 +185,7 @@ def test_suggestions_have_three_digits():
 def test_the_axis_of_a_plot_holds_the_fall_and_cuts_the_explosion():
     low, high = outcome([synthetic(rate) for rate in RATES[:85]] + [1e20, 1e30]).value_range()
     assert low < 0.5 < 1.0 < high < 1.5
+    assert outcome([0.01 + 3 * synthetic(rate) - 1.5 for rate in RATES[:85]]).value_range()[0] == 0.0
     assert RangeTest((1e-8,), (math.nan,)).value_range() is None
 
 

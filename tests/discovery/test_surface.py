@@ -18,6 +18,7 @@ SHARED = {
 OPTIONS = {
     "run": SHARED | {"--out", "--name", "--resume", "--json", "--quiet"},
     "plan": SHARED | {"--why", "--no-cost", "--json"},
+    "lr-find": SHARED | {"--min", "--max", "--steps", "--rule", "--axis", "--out", "--json", "--quiet"},
     "validate": {"data", "--task", "--on-bad-sample", "--set", "-p", "--all", "--json"},
     "show": {
         "data", "--task", "--on-bad-sample", "--set", "-p", "--config", "--strategy", "--augmenter", "--augment",
@@ -41,7 +42,8 @@ def test_names_of_the_package():
     assert trainkit.__all__ == [
         "Answer", "DataError", "ExitCode", "Finding", "Inspection", "LossOutput", "Panel", "Plan", "PluginError",
         "Registry", "Selection", "Setting", "Situation", "Splits", "Stage", "SumMetric", "TrainkitError", "UsageError",
-        "__version__", "evaluate", "hookimpl", "predict", "preview", "reading", "resume", "run", "show", "validate",
+        "__version__", "evaluate", "find_learning_rate", "hookimpl", "predict", "preview", "reading", "resume", "run", "show",
+        "validate",
     ]  # fmt: skip
     for name in trainkit.__all__:
         assert getattr(trainkit, name) is not None

@@ -15,15 +15,16 @@ from trainkit.optim.ops import Operand, Ops
 
 
 def lion(
-    p: Tensor, g: Tensor, exp_avg: Tensor, lr: Tensor, beta1: Tensor, beta2: Tensor, keep: Tensor
+    p: Tensor, g: Tensor, exp_avg: Tensor, lr: Tensor, beta1: Tensor, share: Tensor, keep: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return parameters and moment after one step; `keep` is 1 - lr x weight decay.
+    """Return parameters and moment after one step; `share` is 1 - beta2, `keep` is 1 - lr x weight decay.
 
     The sign is that of the average with beta1, and the average that is kept is the one with beta2: both are taken from
     the moment as it was before. A direction of exactly 0 moves nothing.
     """
-    direction = torch.sign(g + beta1 * (exp_avg - g))
-    return p * keep - lr * direction, g + beta2 * (exp_avg - g)
+    # Averages are PyTorch's own: a sign that another rounding turns would move a weight by twice the rate.
+    direction = torch.sign(torch.lerp(g, exp_avg, beta1))
+    return p * keep - lr * direction, torch.lerp(exp_avg, g, share)
 
 
 class Lion(ElementwiseOptimizer):
@@ -59,9 +60,10 @@ class Lion(ElementwiseOptimizer):
         super().__init__(params, defaults, maximize=maximize, compiled=compiled)
 
     def coefficients(self, group: dict[str, Any], step: int) -> tuple[float, ...]:
-        """Return lr, beta1, beta2 and the share of the weights that decay leaves."""
+        """Return lr, beta1, 1 - beta2, and the share of the weights that decay leaves."""
         lr = float(group["lr"])
-        return lr, *group["betas"], 1 - lr * group["weight_decay"]
+        beta1, beta2 = group["betas"]
+        return lr, beta1, 1 - beta2, 1 - lr * group["weight_decay"]
 
     def update(
         self,
@@ -72,7 +74,7 @@ class Lion(ElementwiseOptimizer):
         work: Sequence[Operand],
         lr: float,
         beta1: float,
-        beta2: float,
+        share: float,
         keep: float,
     ) -> None:
         """Take the sign before the moment moves on."""
@@ -82,4 +84,4 @@ class Lion(ElementwiseOptimizer):
         if keep != 1:
             ops.mul_(p, keep)
         ops.add_(p, direction, alpha=-lr)
-        ops.lerp_(exp_avg, g, 1 - beta2)
+        ops.lerp_(exp_avg, g, share)

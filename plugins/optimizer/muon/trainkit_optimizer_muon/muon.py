@@ -38,9 +38,14 @@ def newton_schulz(x: Tensor) -> Tensor:
     Source: Jordan et al. 2024: five iterations of a x + (b x x' + c (x x')^2) x.
     """
     multiply = torch.addmm if x.ndim == 2 else torch.baddbmm
+    gram = x.new_empty(*x.shape[:-1], x.shape[-2])
+    # Results of one size after the other would give memory back to the system, and fault it in again.
+    rest, spare, x = torch.empty_like(gram), torch.empty_like(x), x.clone()
     for _ in range(ITERATIONS):
-        gram = x @ x.mT
-        x = multiply(x, multiply(gram, gram, gram, beta=CUBIC, alpha=QUINTIC), x, beta=LINEAR)
+        torch.matmul(x, x.mT, out=gram)
+        multiply(gram, gram, gram, beta=CUBIC, alpha=QUINTIC, out=rest)
+        multiply(x, rest, x, beta=LINEAR, out=spare)
+        x, spare = spare, x
     return x
 
 
