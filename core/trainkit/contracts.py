@@ -66,8 +66,9 @@ class Dataset(Protocol):
     """Hold samples in a fixed order; a sample's index is its stable id.
 
     `__getitems__` answers a list of indices with a list of samples, or with a whole batch (a mapping of tensors with
-    the samples along dimension 0; what is no tensor is the same for all of them), which is then not collated. Optional attributes: `ids` (a name for each sample, for
-    reports), `difficulty` and `quality` (a number for each sample, for selections).
+    the samples along dimension 0; what is no tensor is the same for all of them), which is then not collated. Optional
+    attributes: `ids` (a name for each sample, for reports), `difficulty` and `quality` (a number for each sample, for
+    selections).
     """
 
     def __len__(self) -> int: ...

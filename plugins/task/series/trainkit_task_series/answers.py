@@ -15,13 +15,19 @@ from trainkit.contracts import Answer, Batch, Sample
 from trainkit.reporting.contactsheet import png
 
 from .forecasts import unscaled
+from .insight import Insight
 from .learned import Learned
 from .panel import SECOND, stamp
 from .pictures import Course, page_of, panels_of, stacked
 
 
 def answers_of(
-    batch: Batch, predictions: Mapping[str, Tensor], levels: Sequence[float], samples: Sequence[Sample], learned: Learned
+    batch: Batch,
+    predictions: Mapping[str, Tensor],
+    levels: Sequence[float],
+    samples: Sequence[Sample],
+    learned: Learned,
+    insights: Sequence[Insight] = (),
 ) -> list[Answer]:
     """Return an answer for each sample.
 
@@ -31,6 +37,7 @@ def answers_of(
         levels: of the quantiles.
         samples: with a name, if they are ends of new series.
         learned: what names and times mean.
+        insights: what counted for each sample, where the model tells.
     """
     past = masked(unscaled(batch["past_values"], batch), batch["past_observed_mask"])
     truth = masked(predictions["truth"], predictions["truth_mask"])
@@ -49,7 +56,8 @@ def answers_of(
             None if quantiles is None else quantiles[place],
             levels,
         )
-        answers.append(_answer(course, bool(sample.get("scaled_by_itself", False))))
+        insight = insights[place] if insights else None
+        answers.append(_answer(course, insight, bool(sample.get("scaled_by_itself", False))))
     return answers
 
 
@@ -76,7 +84,7 @@ def course_of(sample: Sample, learned: Learned) -> Course:
     return Course(name_of(sample, learned), schema.targets, start, learned.grid.step, past, truth)
 
 
-def _answer(course: Course, scaled_by_itself: bool) -> Answer:
+def _answer(course: Course, insight: Insight | None, scaled_by_itself: bool) -> Answer:
     assert course.forecast is not None
     frame = frame_of(course)
     data: dict[str, Any] = {
@@ -91,7 +99,9 @@ def _answer(course: Course, scaled_by_itself: bool) -> Answer:
     }
     if scaled_by_itself:
         data["note"] = "training did not know this series: it is scaled by its own past"
-    panels = panels_of(course)
+    if insight is not None:
+        data["variable_weights"] = {part: dict(weights) for part, weights in insight.weights.items()}
+    panels = panels_of(course) + (insight.panels() if insight else [])
     parquet = io.BytesIO()
     frame.write_parquet(parquet)
     files: dict[str, str | bytes] = {

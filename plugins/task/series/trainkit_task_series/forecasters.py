@@ -28,6 +28,7 @@ class Forecaster:
         heads: its attention heads.
         layers: its LSTM layers.
         dropout: its dropout.
+        instance_norm: whether it forecasts each window about its own level and spread.
         individual: whether each target has a linear map of its own.
     """
 
@@ -39,6 +40,7 @@ class Forecaster:
     heads: int
     layers: int
     dropout: float
+    instance_norm: bool
     individual: bool
 
     def __post_init__(self) -> None:
@@ -60,7 +62,14 @@ class Forecaster:
                 layout.targets, layout.observed, layout.known, learned.static_categories, learned.static_reals
             )
             return TemporalFusionTransformer(
-                variables, self.horizon, self.quantiles, self.hidden, self.heads, self.dropout, self.layers
+                variables,
+                self.horizon,
+                self.quantiles,
+                self.hidden,
+                self.heads,
+                self.dropout,
+                self.layers,
+                self.instance_norm,
             )
         return LinearForecaster(
             self.context, self.horizon, layout.targets, self.model == "dlinear", self.individual, self.quantiles

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -16,7 +16,8 @@ def unscaled(values: Tensor, batch: Batch) -> Tensor:
     loc, scale = batch["loc"][:, None], batch["scale"][:, None]
     if values.ndim == 4:
         loc, scale = loc[..., None], scale[..., None]
-    return values.float() * scale + loc
+    original: Tensor = values.float() * scale + loc
+    return original
 
 
 def median_of(outputs: Outputs) -> Tensor:
@@ -47,19 +48,32 @@ def predictions_of(batch: Batch, outputs: Outputs) -> dict[str, Any]:
     return found
 
 
-def baselines_of(season: int) -> Mapping[str, Callable[[Batch], Mapping[str, Any]]]:
-    """Return the forecasts that need no training, by name."""
+def baselines_of(season: int, levels: Sequence[float]) -> Mapping[str, Callable[[Batch], Mapping[str, Any]]]:
+    """Return the forecasts that need no training, by name.
+
+    Where the model forecasts quantiles, those of a baseline are all its one value, so that the figures of quantiles
+    stand beside each other: its CRPS is then its mean absolute error.
+
+    Args:
+        season: steps of a season.
+        levels: of the model's quantiles.
+    """
+
+    def told(values: Tensor, batch: Batch) -> dict[str, Any]:
+        forecast = unscaled(values, batch)
+        found: dict[str, Any] = {"forecast": forecast, **truth_of(batch)}
+        if levels:
+            found["forecast_quantiles"] = forecast[..., None].expand(*forecast.shape, len(levels))
+            found["quantile_levels"] = forecast.new_tensor(levels)
+        return found
 
     def last_value(batch: Batch) -> dict[str, Any]:
-        horizon = batch["future_values"].shape[1]
-        values = persistence(batch["past_values"], batch["past_observed_mask"], horizon)
-        return {"forecast": unscaled(values, batch), **truth_of(batch)}
+        past, mask = batch["past_values"], batch["past_observed_mask"]
+        return told(persistence(past, mask, batch["future_values"].shape[1]), batch)
 
     def last_season(batch: Batch) -> dict[str, Any]:
-        horizon = batch["future_values"].shape[1]
-        values = seasonal_naive(batch["past_values"], batch["past_observed_mask"], horizon, season)
-        return {"forecast": unscaled(values, batch), **truth_of(batch)}
+        past, mask = batch["past_values"], batch["past_observed_mask"]
+        return told(seasonal_naive(past, mask, batch["future_values"].shape[1], season), batch)
 
-    found = {"persistence": last_value}
     # With a season of one step both are the same.
-    return found | ({"seasonal-naive": last_season} if season > 1 else {})
+    return {"persistence": last_value} | ({"seasonal-naive": last_season} if season > 1 else {})

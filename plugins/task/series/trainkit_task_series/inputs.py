@@ -58,13 +58,14 @@ def ends_of(rows: Rows, learned: Learned, context: int, horizon: int, method: Me
     measured = np.isfinite(rows.values[:, :targets]).any(axis=1)
     last = np.full(count, np.iinfo(np.int64).min)
     np.maximum.at(last, rows.series[measured], places[measured])
-    if without := [rows.names[number] for number in range(count) if not measured[rows.series == number].any()]:
+    there = set(rows.series[measured].tolist())
+    if without := [name for number, name in enumerate(rows.names) if number not in there]:
         raise DataError("a series has no target that was measured", where=listed(without))
     length = context + horizon
     offset = places - last[rows.series] + context - 1
-    there = (offset >= 0) & (offset < length)
+    kept = (offset >= 0) & (offset < length)
     values = np.full((count, length, rows.values.shape[1]), np.nan)
-    values[rows.series[there], offset[there]] = rows.values[there]
+    values[rows.series[kept], offset[kept]] = rows.values[kept]
     known = targets + len(schema.observed)
     values[:, context:, :known] = np.nan
     _check_known(values[:, context:, known:], learned, rows, last)
@@ -97,9 +98,7 @@ def _scaling(panel: Panel, learned: Learned, targets: int, method: Method) -> tu
     trained = {name: place for place, name in enumerate(learned.scaling.names)}
     everything = np.ones(len(panel), dtype=bool)
     follows = np.arange(len(panel)) - learned.season >= panel.first
-    own = Scaling.learned(
-        panel.names, panel.series, panel.values, follows, everything, method, learned.season, targets
-    )
+    own = Scaling.learned(panel.names, panel.series, panel.values, follows, everything, method, learned.season, targets)
     unknown = []
     for place, name in enumerate(panel.names):
         if name not in trained:

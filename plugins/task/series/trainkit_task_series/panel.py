@@ -10,7 +10,7 @@ from trainkit.contracts import Finding
 from trainkit.errors import DataError
 
 from .rows import Numbers, Rows, Static
-from .tables import listed
+from .tables import counted, listed
 from .times import Times
 
 Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -90,7 +90,7 @@ def in_order(rows: Rows) -> tuple[Rows, list[Finding]]:
     findings = []
     if count := int(back.sum()):
         where = rows.names[int(rows.series[by_series][1:][back][0])]
-        text = f"{count} rows are earlier than the row before them: sorted by time"
+        text = f"{counted(count, 'row')} earlier than the row before: sorted by time"
         findings.append(Finding("not in order", where, text, is_fault=False))
     return Rows(rows.names, rows.series[order], rows.times[order], rows.values[order], rows.statics), findings
 
@@ -119,7 +119,7 @@ def find_grid(rows: Rows, step: int | None) -> tuple[Grid, list[Finding]]:
         medians = {int(owner): float(np.median(steps[owners == owner])) for owner in np.unique(owners)[:1000]}
         others = [rows.names[owner] for owner, size in medians.items() if not 0.67 < size / step < 1.5]
         if others:
-            text = f"{len(others)} series have another step than {duration(step)}: {listed(others)}"
+            text = f"another step than {duration(step)} in {len(others)} of {len(medians)} series: {listed(others)}"
             findings.append(Finding("other step", others[0], text, is_fault=False))
     phases, counts = np.unique(rows.times % step, return_counts=True)
     # Times that wander over all phases are brought to the round ones.
@@ -141,9 +141,9 @@ def to_panel(rows: Rows, grid: Grid, max_gap: int, targets: int) -> tuple[Panel,
     same = rows.series[1:] == rows.series[:-1]
     repeated = same & (places[1:] == places[:-1])
     exact = same & (rows.times[1:] == rows.times[:-1])
-    findings += _counted(rows, exact, "duplicate time", "rows have the time of another row: the last one is kept")
-    findings += _counted(
-        rows, repeated & ~exact, "crowded time", f"rows fall on one step of {duration(grid.step)}: the last one is kept"
+    findings += _repeats(rows, exact, "duplicate time", "with the time of another: the last one is kept")
+    findings += _repeats(
+        rows, repeated & ~exact, "crowded time", f"beside another in a step of {duration(grid.step)}: the last is kept"
     )
     kept = np.concatenate([~repeated, [True]])
     series, places, values = rows.series[kept], places[kept], rows.values[kept]
@@ -174,13 +174,13 @@ def to_panel(rows: Rows, grid: Grid, max_gap: int, targets: int) -> tuple[Panel,
     return panel, findings
 
 
-def _counted(rows: Rows, which: np.ndarray, rule: str, text: str) -> list[Finding]:
+def _repeats(rows: Rows, which: np.ndarray, rule: str, text: str) -> list[Finding]:
     count = int(which.sum())
     if not count:
         return []
     row = int(which.argmax()) + 1
     place = f"{rows.names[rows.series[row]]} at {stamp(int(rows.times[row]))}"
-    return [Finding(rule, place, f"{count} {text}", is_fault=False)]
+    return [Finding(rule, place, f"{counted(count, 'row')} {text}", is_fault=False)]
 
 
 def _uneven(rows: Rows, grid: Grid, places: Ints) -> list[Finding]:
@@ -189,7 +189,7 @@ def _uneven(rows: Rows, grid: Grid, places: Ints) -> list[Finding]:
     if not count:
         return []
     row = int((off > 0).argmax())
-    text = f"{count} of {len(off)} times lie off the grid, by {duration(float(off.max()))} at most: moved to it"
+    text = f"{count:,} of {len(off):,} times off the grid, by {duration(float(off.max()))} at most: moved to it"
     place = f"{rows.names[rows.series[row]]} at {stamp(int(rows.times[row]))}"
     return [Finding("uneven step", place, text, is_fault=False)]
 
@@ -201,7 +201,8 @@ def _gaps(
     short = same & (jump > 1) & (jump <= max_gap + 1)
     if count := int(short.sum()):
         row = int(short.argmax())
-        text = f"{count} gaps of at most {max_gap} steps, {int((jump[short] - 1).sum())} steps in all: taken as missing"
+        missing = counted(int((jump[short] - 1).sum()), "step")
+        text = f"{counted(count, 'gap')} of at most {max_gap} steps, {missing} in all: taken as missing"
         findings.append(Finding("gap", f"{rows.names[series[row]]} at {stamp(int(times[row]))}", text, is_fault=False))
     for row in np.flatnonzero(same & (jump > max_gap + 1))[:20]:
         text = f"a gap of {duration(float((jump[row] - 1) * grid.step))}: no window crosses it"
@@ -209,7 +210,9 @@ def _gaps(
         findings.append(Finding("long gap", place, text, is_fault=False))
     rest = int((same & (jump > max_gap + 1)).sum()) - 20
     if rest > 0:
-        findings.append(Finding("long gap", ".", f"{rest} more long gaps: no window crosses one", is_fault=False))
+        findings.append(
+            Finding("long gap", ".", f"{counted(rest, 'more long gap')}: no window crosses one", is_fault=False)
+        )
     return findings
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,25 +64,25 @@ def curves_of(course: Course, target: int) -> _Curves:
     )
     horizon, shown = len(course.truth), min(len(course.past), HORIZONS_SHOWN * len(course.truth))
     before = [place * course.step / size for place in range(-shown, 0)]
-    after = [place * course.step / size for place in range(horizon)]
-    # Curves of the horizon begin at the last measured value, so that the eye follows them.
+    # Curves of the horizon begin where the past ends, so that the eye follows them.
+    after = [place * course.step / size for place in range(-1, horizon)]
     past = course.past[-shown:, target]
     series: dict[str, Points] = {"past": _points(before, past)}
     if np.isfinite(course.truth[:, target]).any():
-        series["truth"] = _points(after, course.truth[:, target])
+        series["truth"] = _points(after, [past[-1], *course.truth[:, target]])
     faint: list[str] = []
     if course.forecast is not None:
-        series["forecast"] = _points(after, course.forecast[:, target])
+        series["forecast"] = _points(after, [past[-1], *course.forecast[:, target]])
     if course.quantiles is not None and len(course.levels) > 1:
         for place in (0, len(course.levels) - 1):
             name = f"quantile {course.levels[place]:g}"
-            series[name] = _points(after, course.quantiles[:, target, place])
+            series[name] = _points(after, [past[-1], *course.quantiles[:, target, place]])
             faint.append(name)
     label = f"{word}s from {stamp(course.start).replace('T', ' ')}"
     return _Curves(series, faint, label, Mark(0.0, "forecast" if course.forecast is not None else "horizon"))
 
 
-def _points(xs: Sequence[float], ys: np.ndarray) -> Points:
+def _points(xs: Sequence[float], ys: Iterable[float]) -> Points:
     return list(zip(xs, [float(y) for y in ys], strict=True))
 
 

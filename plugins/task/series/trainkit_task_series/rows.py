@@ -11,8 +11,8 @@ import polars as pl
 from trainkit.contracts import Finding
 from trainkit.errors import DataError
 
-from .schema import FILE_SERIES, Schema, as_numbers, filled
-from .tables import Table, listed
+from .schema import FILE_SERIES, Schema, filled, numbers_of
+from .tables import Table, counted, listed
 from .times import MISSING, TimeFormat, Times, read_times
 
 Numbers = np.ndarray[tuple[int, int], np.dtype[np.float64]]
@@ -69,7 +69,7 @@ def rows_of(
         there = (times != MISSING) & codes.is_not_null().to_numpy()
         if nameless := int(codes.is_null().sum()):
             row = int(codes.is_null().arg_max() or 0)
-            text = f"{nameless} rows name no series: left out"
+            text = f"{counted(nameless, 'row')} without the name of a series: left out"
             findings.append(Finding("no series", table.place(row), text, is_fault=False))
         parts.append((codes.fill_null(0).to_numpy()[there], times[there], values[there]))
         findings += _gather_statics(table, labels, schema, statics)
@@ -102,15 +102,10 @@ def _values(table: Table, schema: Schema, optional: Sequence[str]) -> tuple[np.n
             columns.append(np.full(table.frame.height, np.nan))
             continue
         cells = table.frame[name]
-        numbers = as_numbers(cells)
-        written = filled(cells)
-        if cells.dtype == pl.String and table.separator != ",":
-            commas = as_numbers(cells.str.replace(r"^([+-]?\d+),(\d+)$", "$1.$2"))
-            if commas.null_count() < numbers.null_count():
-                count = numbers.null_count() - commas.null_count()
-                text = f"column {name!r}: {count} numbers have a decimal comma: read as such"
-                findings.append(Finding("decimal comma", table.name, text, is_fault=False))
-                numbers = commas
+        (numbers, commas), written = numbers_of(table, name), filled(cells)
+        if commas:
+            text = f"column {name!r}: {counted(commas, 'number')} with a decimal comma: read as such"
+            findings.append(Finding("decimal comma", table.name, text, is_fault=False))
         wrong = written & numbers.is_null()
         count = int(wrong.sum())
         if count:
@@ -122,22 +117,30 @@ def _values(table: Table, schema: Schema, optional: Sequence[str]) -> tuple[np.n
                     why=f"{cells[row]!r} is no number, and {count} of {int(written.sum())} cells are none",
                     do="take another column, or name this one in task.statics",
                 )
-            text = f"column {name!r}: {count} cells are no numbers, the first {str(cells[row])!r}: taken as missing"
+            first = str(cells[row])
+            text = f"column {name!r}: {counted(count, 'cell')} without a number, the first {first!r}: taken as missing"
             findings.append(Finding("no number", table.place(row), text, is_fault=False))
         columns.append(numbers.to_numpy().astype(np.float64))
     return np.stack(columns, axis=1), findings
 
 
-def _gather_statics(
-    table: Table, labels: pl.Series, schema: Schema, statics: dict[str, list[Static]]
-) -> list[Finding]:
+def _fact(table: Table, name: str) -> pl.Series:
+    """Return a column as numbers if all that is written in it is such, else as words."""
+    numbers, _ = numbers_of(table, name)
+    written = filled(table.frame[name])
+    if not (written & numbers.is_null()).any():
+        return numbers
+    return pl.select(pl.when(written).then(table.frame[name].cast(pl.String))).to_series()
+
+
+def _gather_statics(table: Table, labels: pl.Series, schema: Schema, statics: dict[str, list[Static]]) -> list[Finding]:
     """Take down the first value of each static of each series; tell of those that change."""
     if not schema.statics:
         return []
     findings = []
     frame = pl.DataFrame({"label": labels})
     for place, name in enumerate(schema.statics):
-        cells = labels if name in (FILE_SERIES, schema.series) else table.frame[name]
+        cells = labels if name in (FILE_SERIES, schema.series) else _fact(table, name)
         by_series = frame.with_columns(cell=cells).drop_nulls("label").group_by("label", maintain_order=True)
         facts = by_series.agg(pl.col("cell").drop_nulls().first(), pl.col("cell").n_unique().alias("kinds"))
         changing = []
@@ -148,6 +151,6 @@ def _gather_statics(
             if kinds > 1:
                 changing.append(label)
         if changing:
-            text = f"static {name!r} changes within {len(changing)} series ({listed(changing)}): the first value counts"
+            text = f"static {name!r} changes in {len(changing)} series ({listed(changing)}): the first value counts"
             findings.append(Finding("changing static", table.name, text, is_fault=False))
     return findings

@@ -16,8 +16,8 @@ Method = Literal["standard", "robust", "none"]
 def location_and_scale(values: Array, method: Method) -> tuple[Array, Array]:
     """Return loc and scale of each column of values [R, V] with NaN; (x - loc) / scale is scaled.
 
-    Standard: mean and standard deviation (ddof 0). Robust: median and q75 - q25, the deviation where that is 0. A column
-    that does not move has scale 1, and one without a number loc NaN.
+    Standard: mean and standard deviation (ddof 0). Robust: median and q75 - q25, the deviation where that is 0. A
+    column that does not move has scale 1, and one without a number loc NaN.
     """
     with warnings.catch_warnings():
         # An all-NaN column is no fault here: its loc is NaN.
@@ -130,4 +130,3 @@ class Scaling:
             np.array(errors, dtype=np.float64),
             tuple(state["known"]),
         )
-

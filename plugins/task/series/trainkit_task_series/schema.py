@@ -47,9 +47,8 @@ class Schema:
     def sentence(self) -> str:
         """Return it for people."""
         parts = [f"time {self.time!r}", f"series {self.series!r}" if self.series else "a series a file"]
-        for word in ("targets", "observed", "known", "statics"):
-            if names := getattr(self, word):
-                parts.append(f"{word} {', '.join(names)}")
+        words = ("targets", "observed", "known", "statics")
+        parts += [f"{word} {', '.join(getattr(self, word))}" for word in words if getattr(self, word)]
         return "; ".join(parts)
 
     def document(self) -> dict[str, Any]:
@@ -59,7 +58,8 @@ class Schema:
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Schema:
         """Return what `document` gave."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in document.items()})
+        lists = {name: tuple(document[name]) for name in ("targets", "observed", "known", "statics")}
+        return cls(time=document["time"], series=document["series"], **lists)
 
 
 def find_schema(tables: Sequence[Table], asked: Schema) -> tuple[Schema, list[Finding]]:
@@ -82,7 +82,7 @@ def find_schema(tables: Sequence[Table], asked: Schema) -> tuple[Schema, list[Fi
         raise DataError(
             "no column can be forecast",
             where=first.name,
-            why=f"none of {', '.join(first.frame.columns)} holds numbers that change",
+            why="; ".join(finding.text for finding in findings) or f"it has {', '.join(first.frame.columns)}",
             do="name one: --set 'task.targets=[\"NAME\"]'",
         )
     check_columns(tables, found)
@@ -146,21 +146,25 @@ def _series_column(table: Table, found: Schema) -> str:
 
 def _target_columns(tables: Sequence[Table], found: Schema) -> tuple[tuple[str, ...], list[str]]:
     taken = (found.time, found.series, *found.observed, *found.known, *found.statics)
-    words, still, targets = [], [], []
+    words, still, empty, targets = [], [], [], []
     for name in tables[0].frame.columns:
         if name in taken:
             continue
-        parts = [as_numbers(table.frame[name]) for table in tables if name in table.frame.columns]
+        parts = [numbers_of(table, name)[0] for table in tables if name in table.frame.columns]
         there = sum(int(filled(table.frame[name]).sum()) for table in tables if name in table.frame.columns)
-        if 2 * sum(len(part) - part.null_count() for part in parts) <= there:
+        if not there:
+            empty.append(name)
+        elif 2 * sum(len(part) - part.null_count() for part in parts) <= there:
             words.append(name)
         elif all(part.drop_nulls().n_unique() < 2 for part in parts):
             still.append(name)
         else:
             targets.append(name)
-    left_out = [f"{listed(words)}: words, not a target"] if words else []
+    left_out = [f"not a target, as it holds words: {listed(words)}"] if words else []
     if still:
-        left_out.append(f"{listed(still)}: never changes, not a target")
+        left_out.append(f"not a target, as it never changes: {listed(still)}")
+    if empty:
+        left_out.append(f"not a target, as it is empty: {listed(empty)}")
     return tuple(targets), left_out
 
 
@@ -177,3 +181,13 @@ def as_numbers(cells: pl.Series) -> pl.Series:
         return pl.Series(cells.name, [None] * len(cells), dtype=pl.Float64)
     numbers = cells.cast(pl.Float64, strict=False)
     return pl.select(pl.when(numbers.is_finite()).then(numbers)).to_series().alias(cells.name)
+
+
+def numbers_of(table: Table, name: str) -> tuple[pl.Series, int]:
+    """Return a column as numbers, and how many of them have a decimal comma, where no comma separates cells."""
+    cells = table.frame[name]
+    numbers = as_numbers(cells)
+    if cells.dtype != pl.String or table.separator in ("", ","):
+        return numbers, 0
+    commas = as_numbers(cells.str.replace(r"^([+-]?\d+),(\d+)$", "$1.$2"))
+    return commas, numbers.null_count() - commas.null_count()

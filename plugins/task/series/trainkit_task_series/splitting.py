@@ -99,9 +99,9 @@ def windows_of(panel: Panel, part: Part, context: int, horizon: int, stride: int
     return kept
 
 
-def check_windows(panel: Panel, counts: dict[str, int], context: int, horizon: int) -> None:
+def check_windows(panel: Panel, count: int, context: int, horizon: int) -> None:
     """Raise DataError if there is no window to train on."""
-    if counts["train"]:
+    if count:
         return
     lengths = panel.last - panel.first + 1
     raise DataError(

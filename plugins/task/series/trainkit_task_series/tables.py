@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def read_tables(paths: Sequence[Path]) -> tuple[list[Table], list[Finding]]:
             raise DataError("the folder has no table", where=str(path), why=why, do="name a folder of CSV or Parquet")
         tables += [read_table(file, file.relative_to(path).as_posix()) for file in used]
         if others := [file.relative_to(path).as_posix() for file in files if not is_table(file)]:
-            text = f"{len(others)} files are no tables and were not read: {listed(others)}"
+            text = f"not read, as no table: {counted(len(others), 'file')}: {listed(others)}"
             findings.append(Finding("other file", ".", text, is_fault=False))
     return tables, findings
 
@@ -74,6 +75,11 @@ def listed(names: Sequence[str]) -> str:
     """Return the first names, and how many more there are."""
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return ", ".join(names[:MOST_NAMED]) + more
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: 1 row, 2 rows."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def read_table(path: Path, name: str) -> Table:
@@ -94,7 +100,9 @@ def read_table(path: Path, name: str) -> Table:
         reason = str(error).strip().splitlines()
         raise DataError("the file cannot be read", where=name, why=reason[0] if reason else "") from error
     columns = [column.strip().removeprefix(BOM).strip().strip('"') for column in frame.columns]
-    if twice := sorted({column for column in columns if columns.count(column) > 1}):
+    # Polars gives the second of two columns a name of its own.
+    bare = [re.sub(r"_duplicated_\d+$", "", column) for column in columns]
+    if twice := sorted({name for name in bare if bare.count(name) > 1}):
         raise DataError(f"two columns are named {twice[0]!r}", where=name, do="give each a name of its own")
     frame.columns = columns
     return _checked(Table(name, frame.select(pl.all().str.strip_chars()), 1, separator))
@@ -107,9 +115,12 @@ def _checked(table: Table) -> Table:
 
 
 def _head(path: Path) -> str:
-    opened = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb")
-    with opened as file:
-        data: bytes = file.read(LOOKED_AT)
+    with path.open("rb") as file:
+        if path.suffix.lower() == ".gz":
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                data = unpacked.read(LOOKED_AT)
+        else:
+            data = file.read(LOOKED_AT)
     return data.decode("utf-8", "replace").removeprefix(BOM)
 
 

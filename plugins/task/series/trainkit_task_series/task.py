@@ -20,6 +20,7 @@ from .calendar import Calendar, usual_calendar
 from .forecasters import Forecaster, ModelName
 from .forecasts import baselines_of, predictions_of
 from .inputs import Ends, ends_of
+from .insight import insights_of
 from .learned import Learned
 from .panel import Panel, duration, stamp
 from .pictures import picture_of
@@ -102,6 +103,7 @@ class SeriesTask:
         layers: LSTM layers of the TFT.
         dropout: share of features dropped in training by the TFT.
         quantiles: levels, ascending; none for a point forecast by a linear model.
+        instance_norm: whether the TFT forecasts each window about its own level and spread.
         individual: whether each target has linear maps of its own.
     """
 
@@ -135,6 +137,7 @@ class SeriesTask:
         layers: PositiveInt = 1,
         dropout: Dropout = 0.1,
         quantiles: tuple[float, ...] = QUANTILES,
+        instance_norm: bool = False,
         individual: bool = False,
     ) -> None:
         if season is not None and season > context:
@@ -151,7 +154,7 @@ class SeriesTask:
         self.calendar, self.season = calendar, season
         self.context, self.horizon = context, horizon
         self.forecaster = Forecaster(
-            model, context, horizon, quantiles, hidden, heads, layers, dropout, individual
+            model, context, horizon, quantiles, hidden, heads, layers, dropout, instance_norm, individual
         )
         self.found: Read | None = None
         self.learned: Learned | None = None
@@ -205,7 +208,7 @@ class SeriesTask:
         """
         del seed
         found = self._read(SAMPLE if data is None else Path(data))
-        check_windows(found.panel, {name: len(part) for name, part in found.windows.items()}, self.context, self.horizon)
+        check_windows(found.panel, len(found.windows["train"]), self.context, self.horizon)
         source = EMBEDDED if data is None else str(data)
         facts = found.facts()
         shown = f"{source}; {facts['columns']}; step {facts['step']}; season {facts['season']}"
@@ -242,17 +245,17 @@ class SeriesTask:
         longest = np.zeros(len(panel.names), np.int64)
         np.maximum.at(longest, panel.series, lengths)
         if short := [panel.names[place] for place in np.flatnonzero(longest < length)]:
-            text = f"{len(short)} series have no {length} steps without a long gap: they give no window"
+            text = f"no window in {len(short)} of {len(panel.names)} series: no {length} steps without a long gap"
             findings.append(Finding("short series", short[0], text, is_fault=False))
-        for part in found.parts[1:]:
-            if not len(found.windows[part.name]):
-                findings.append(
-                    Finding("empty part", ".", f"no window has its targets in the {part.name} part", is_fault=False)
-                )
+        findings += [
+            Finding("empty part", ".", f"no window has its targets in the {part.name} part", is_fault=False)
+            for part in found.parts[1:]
+            if not len(found.windows[part.name])
+        ]
         train = panel.times < found.parts[0].end
         unseen = sorted(set(panel.series.tolist()) - set(panel.series[train].tolist()))
         if unseen:
-            text = f"{len(unseen)} series have no row in the training part: scaled by all series together"
+            text = f"no training row in {len(unseen)} of {len(panel.names)} series: scaled by all series together"
             findings.append(Finding("unseen series", panel.names[unseen[0]], text, is_fault=False))
         with_rows = np.where(train[:, None], panel.values, np.nan)
         for place, name in enumerate(found.schema.targets):
@@ -269,10 +272,10 @@ class SeriesTask:
         findings = list(found.findings)
         if "train" not in counts:
             try:
-                check_windows(found.panel, {"train": 0}, self.context, self.horizon)
+                check_windows(found.panel, 0, self.context, self.horizon)
             except DataError as error:
                 findings.append(Finding("no window", ".", f"{error.what}: {error.why}"))
-        return Inspection(str(data), "table of series", counts, findings, found.facts())
+        return Inspection(str(data), "table of series", counts, tuple(findings), found.facts())
 
     def fit(self, train: Any) -> None:
         """Learn scales, seasons and words from the rows before validation, and scale all windows by them."""
@@ -316,7 +319,7 @@ class SeriesTask:
 
     def baselines(self) -> Mapping[str, Callable[[Batch], Mapping[str, Any]]]:
         """Return persistence and, where a season has several steps, the seasonal naive forecast."""
-        return baselines_of(self._learned.season)
+        return baselines_of(self._learned.season, self.forecaster.quantiles)
 
     def inputs(self, paths: Sequence[Path]) -> Ends:
         """Read series whose next steps are asked; of a new one the past is scaled by itself."""
@@ -326,9 +329,10 @@ class SeriesTask:
 
     def answers(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> list[Answer]:
         """Return for each sample the next steps with their quantiles, as tables and plots."""
-        outputs = bind_model(model)(batch)
+        outputs = bind_model(model)({**batch, "output_attentions": True})
+        insights = insights_of(outputs, self.context, self._learned)
         levels = [float(f"{level:.6g}") for level in self.forecaster.quantiles]
-        return answers_of(batch, predictions_of(batch, outputs), levels, samples, self._learned)
+        return answers_of(batch, predictions_of(batch, outputs), levels, samples, self._learned, insights)
 
     def picture(self, sample: Sample) -> Any:
         """Return a plot of a sample's past and truth, [H, W, 3] of bytes."""

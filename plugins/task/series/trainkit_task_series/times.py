@@ -10,7 +10,7 @@ import polars as pl
 from trainkit.contracts import Finding
 from trainkit.errors import DataError
 
-from .tables import Table
+from .tables import Table, counted
 
 Times = np.ndarray[tuple[int], np.dtype[np.int64]]
 MISSING = np.iinfo(np.int64).min
@@ -91,9 +91,7 @@ def _since_1970(numbers: pl.Series, table: Table, column: str, findings: list[Fi
     )
 
 
-def _written(
-    cells: pl.Series, table: Table, column: str, how: TimeFormat, findings: list[Finding]
-) -> pl.Series:
+def _written(cells: pl.Series, table: Table, column: str, how: TimeFormat, findings: list[Finding]) -> pl.Series:
     offsets = cells.str.extract(OFFSET)
     zoned = cells.str.contains(r"\d:\d{2}(:\d{2}(\.\d+)?)?\s*" + OFFSET).fill_null(value=False)
     if zoned.any() and not zoned.filter(cells.is_not_null()).all():
@@ -115,7 +113,7 @@ def _written(
     sign = pl.select(pl.when(hours.str.starts_with("-")).then(-1).otherwise(1)).to_series()
     parsed = _parsed(bare, how.pattern)
     moved = (parsed.cast(pl.Int64) - sign * minutes * 60_000_000).cast(pl.Datetime("us"))
-    kinds = offsets.drop_nulls().unique().sort().to_list()
+    kinds = hours.drop_nulls().unique().sort().to_list()
     if len(kinds) > 1:
         text = f"column {column!r} has times of several offsets ({', '.join(kinds[:4])}): all were taken to UTC"
         findings.append(Finding("mixed zones", table.name, text, is_fault=False))
@@ -149,14 +147,12 @@ def _in_zone(naive: pl.Series, zone: str | None, table: Table, findings: list[Fi
     in_utc = placed.dt.convert_time_zone("UTC")
     second = naive.dt.replace_time_zone(zone, ambiguous="latest", non_existent="null").dt.convert_time_zone("UTC")
     if doubled := int((in_utc != second).sum()):
-        text = f"{doubled} times in {zone} occur twice, as the clock goes back: taken for the first of the two"
+        text = f"{counted(doubled, 'time')} of {zone} that came twice, as the clock went back: taken for the first"
         findings.append(Finding("clock change", table.name, text, is_fault=False))
     return in_utc.dt.replace_time_zone(None)
 
 
-def _tell_bad(
-    table: Table, column: str, cells: pl.Series, bad: pl.Series, empty: int, findings: list[Finding]
-) -> None:
+def _tell_bad(table: Table, column: str, cells: pl.Series, bad: pl.Series, empty: int, findings: list[Finding]) -> None:
     count = int(bad.sum())
     if count:
         row = int(bad.arg_max() or 0)
@@ -167,8 +163,9 @@ def _tell_bad(
                 why=f"{cells[row]!r} is neither ISO 8601 (2026-01-31 12:00) nor a number since 1970",
                 do="give the pattern, as --set task.time_format='%d.%m.%Y %H:%M', or another column by task.time",
             )
-        text = f"{count} rows have no readable time, the first {str(cells[row])!r}: left out"
+        text = f"{counted(count, 'row')} without a readable time, the first {str(cells[row])!r}: left out"
         findings.append(Finding("unreadable time", table.place(row), text, is_fault=False))
     if empty:
         row = int(cells.is_null().arg_max() or 0)
-        findings.append(Finding("no time", table.place(row), f"{empty} rows have no time: left out", is_fault=False))
+        text = f"{counted(empty, 'row')} without a time: left out"
+        findings.append(Finding("no time", table.place(row), text, is_fault=False))
