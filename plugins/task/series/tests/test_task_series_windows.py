@@ -155,9 +155,25 @@ def test_season_error_is_that_of_the_naive_forecast():
 
 
 def test_times_go_to_the_nearest_place_of_the_grid():
-    grid = Grid(300, 17)
-    assert grid.places(np.array([17, 166, 168, 316])).tolist() == [0, 0, 1, 1]
-    assert grid.times(np.array([0, 2])).tolist() == [17, 617]
+    grid, series = Grid(300, np.array([0, 17])), np.array([1, 1, 1, 0])
+    assert grid.places(np.array([17, 166, 168, 316]), series).tolist() == [0, 0, 1, 1]
+    assert grid.times(np.array([0, 2]), np.array([1, 0])).tolist() == [17, 600]
+
+
+def test_each_series_keeps_the_minutes_of_its_own_clock(csv, tmp_path):
+    (tmp_path / "two").mkdir()
+    for name, shift in (("x", 0), ("y", 2)):
+        rows = csv(time=lambda i, shift=shift: (BEGIN + dt.timedelta(minutes=5 * i + shift)).isoformat())
+        (tmp_path / "two" / f"{name}.csv").write_text(rows.read_text())
+    found = fitted(tmp_path / "two")[0].found
+    assert found.findings == ()
+    assert found.panel.grid.phases.tolist() == [0, 120_000_000]
+
+
+def test_times_that_wander_are_brought_to_round_ones(csv):
+    found = fitted(csv(time=lambda i: (BEGIN + dt.timedelta(seconds=300 * i + i // 10)).isoformat()))[0].found
+    assert found.findings[0].text == "390 of 400 times off the grid, by 39 seconds at most: moved to it"
+    assert set(found.panel.times % 300_000_000) == {0}
 
 
 def test_calendar_tells_the_clock():

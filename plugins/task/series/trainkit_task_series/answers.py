@@ -49,7 +49,7 @@ def answers_of(
             name_of(sample, learned),
             learned.schema.targets,
             int(sample["start_time"]),
-            learned.grid.step,
+            learned.step,
             past[place],
             truth[place],
             forecast[place],
@@ -81,7 +81,7 @@ def course_of(sample: Sample, learned: Learned) -> Course:
     past = masked(unscaled(batch["past_values"], batch), batch["past_observed_mask"])[0]
     truth = masked(unscaled(batch["future_values"], batch), batch["future_observed_mask"])[0]
     schema, start = learned.schema, int(sample["start_time"])
-    return Course(name_of(sample, learned), schema.targets, start, learned.grid.step, past, truth)
+    return Course(name_of(sample, learned), schema.targets, start, learned.step, past, truth)
 
 
 def _answer(course: Course, insight: Insight | None, scaled_by_itself: bool) -> Answer:

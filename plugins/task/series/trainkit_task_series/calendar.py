@@ -40,7 +40,8 @@ def calendar_features(times: Times, chosen: Sequence[Calendar]) -> np.ndarray[An
 
 
 def _circle(turn: np.ndarray) -> list[np.ndarray]:
-    return [np.sin(2 * np.pi * turn), np.cos(2 * np.pi * turn)]
+    angle = (2 * np.pi * turn).astype(np.float32)
+    return [np.sin(angle), np.cos(angle)]
 
 
 def usual_calendar(step: int) -> tuple[Calendar, ...]:

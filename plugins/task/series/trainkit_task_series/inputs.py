@@ -10,10 +10,11 @@ from trainkit.contracts import Sample
 from trainkit.errors import DataError
 
 from .learned import Learned
-from .panel import Panel, duration, stamp
+from .panel import Grid, Panel, duration, stamp
 from .rows import Rows
 from .scaling import Method, Scaling
 from .tables import listed
+from .times import Times
 from .windows import Windows
 
 
@@ -52,9 +53,9 @@ def ends_of(rows: Rows, learned: Learned, context: int, horizon: int, method: Me
     Raises:
         DataError: a series has no measured target near its end, or lacks inputs that have to be known ahead.
     """
-    grid, schema = learned.grid, learned.schema
+    grid, schema = Grid.of(rows, learned.step), learned.schema
     targets, count = len(schema.targets), len(rows.names)
-    places = grid.places(rows.times)
+    places = grid.places(rows.times, rows.series)
     measured = np.isfinite(rows.values[:, :targets]).any(axis=1)
     last = np.full(count, np.iinfo(np.int64).min)
     np.maximum.at(last, rows.series[measured], places[measured])
@@ -68,10 +69,10 @@ def ends_of(rows: Rows, learned: Learned, context: int, horizon: int, method: Me
     values[rows.series[kept], offset[kept]] = rows.values[kept]
     known = targets + len(schema.observed)
     values[:, context:, :known] = np.nan
-    _check_known(values[:, context:, known:], learned, rows, last)
-    times = grid.times((last[:, None] - context + 1 + np.arange(length)).reshape(-1))
+    _check_known(values[:, context:, known:], learned, rows.names, grid.times(last, np.arange(count)))
     first = np.repeat(np.arange(count) * length, length)
     series = np.repeat(np.arange(count), length)
+    times = grid.times((last[:, None] - context + 1 + np.arange(length)).reshape(-1), series)
     flat = values.reshape(count * length, -1)
     panel = Panel(rows.names, series, first, first + length - 1, times, flat, rows.statics, grid)
     scaling, own = _scaling(panel, learned, targets, method)
@@ -80,15 +81,15 @@ def ends_of(rows: Rows, learned: Learned, context: int, horizon: int, method: Me
     return Ends(panel, windows, frozenset(own))
 
 
-def _check_known(ahead: np.ndarray, learned: Learned, rows: Rows, last: np.ndarray) -> None:
+def _check_known(ahead: np.ndarray, learned: Learned, names: Sequence[str], last: Times) -> None:
     if not learned.schema.known or np.isfinite(ahead).all():
         return
     series, _, column = (int(place[0]) for place in np.nonzero(~np.isfinite(ahead)))
     raise DataError(
         f"column {learned.schema.known[column]!r} has to be known ahead, and is not there",
-        where=f"{rows.names[series]}, after {stamp(int(learned.grid.times(last[series])))}",
+        where=f"{names[series]}, after {stamp(int(last[series]))}",
         why=f"the model was trained with it as known over the horizon of {ahead.shape[1]} steps, "
-        f"{duration(ahead.shape[1] * learned.grid.step)}",
+        f"{duration(ahead.shape[1] * learned.step)}",
         do="add rows after the last measured one, with this column filled and the targets empty",
     )
 

@@ -49,7 +49,7 @@ class Insight:
             lines.append(part)
             longest = max(map(len, weights), default=0)
             for name, weight in sorted(weights.items(), key=lambda pair: -pair[1]):
-                lines.append(f"  {name:<{longest}} {weight:6.1%} {'█' * round(weight * BAR)}")
+                lines.append(f"  {name:<{longest}} {weight:6.1%} {'#' * round(weight * BAR)}")
         return "\n".join(lines)
 
 

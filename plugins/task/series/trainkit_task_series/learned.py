@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .calendar import Calendar, calendar_features
-from .panel import Grid, Panel
+from .panel import Panel
 from .rows import Static
 from .scaling import Method, Scaling
 from .schema import Schema
@@ -26,7 +26,7 @@ class Learned:
 
     Args:
         schema: what the columns are.
-        grid: the times.
+        step: of the grid, in microseconds.
         season: steps of a season.
         calendar: calendar features.
         scaling: of each series.
@@ -35,7 +35,7 @@ class Learned:
     """
 
     schema: Schema
-    grid: Grid
+    step: int
     season: int
     calendar: tuple[Calendar, ...]
     scaling: Scaling
@@ -65,7 +65,7 @@ class Learned:
             words.append(tuple(texts))
             numbers = np.array([value for value in values if isinstance(value, float)] or [0.0])
             reals.append((float(numbers.mean()), float(numbers.std()) or 1.0))
-        return cls(schema, panel.grid, season, tuple(calendar), scaling, tuple(words), tuple(reals))
+        return cls(schema, panel.grid.step, season, tuple(calendar), scaling, tuple(words), tuple(reals))
 
     @property
     def layout(self) -> Layout:
@@ -138,8 +138,7 @@ class Learned:
         """Return it as JSON."""
         return {
             "schema": self.schema.document(),
-            "step": self.grid.step,
-            "phase": self.grid.phase,
+            "step": self.step,
             "season": self.season,
             "calendar": list(self.calendar),
             "scaling": self.scaling.state_dict(),
@@ -152,7 +151,7 @@ class Learned:
         """Return what `state_dict` gave."""
         return cls(
             Schema.of(state["schema"]),
-            Grid(state["step"], state["phase"]),
+            state["step"],
             state["season"],
             tuple(state["calendar"]),
             Scaling.of(state["scaling"]),

@@ -20,19 +20,42 @@ NAMED_STEPS = ((DAY, "day"), (3_600 * SECOND, "hour"), (60 * SECOND, "minute"), 
 
 @dataclass(frozen=True)
 class Grid:
-    """Hold the times that rows are brought to: phase + n step, in microseconds."""
+    """Hold the times that rows are brought to: the phase of their series + n step, in microseconds.
+
+    Args:
+        step: of all series.
+        phases: of each series.
+    """
 
     step: int
-    phase: int
+    phases: Ints
 
-    def places(self, times: Times) -> Ints:
-        """Return n of the nearest time of the grid."""
-        places: Ints = np.floor_divide(times - self.phase + self.step // 2, self.step)
+    @classmethod
+    def of(cls, rows: Rows, step: int) -> Grid:
+        """Return the grid of rows: the phase of a series is that of most of its rows.
+
+        Times that wander over all phases are brought to the round ones, of phase 0.
+        """
+        phases = np.zeros(len(rows.names), np.int64)
+        remainders = rows.times % step
+        order = np.argsort(rows.series, kind="stable")
+        ends = np.searchsorted(rows.series[order], np.arange(len(rows.names) + 1))
+        for number in range(len(rows.names)):
+            mine = remainders[order[ends[number] : ends[number + 1]]]
+            found, counts = np.unique(mine, return_counts=True)
+            if len(mine) and 2 * counts.max() > len(mine):
+                phases[number] = found[counts.argmax()]
+        return cls(step, phases)
+
+    def places(self, times: Times, series: Ints) -> Ints:
+        """Return n of the time of the grid that is nearest."""
+        places: Ints = np.floor_divide(times - self.phases[series] + self.step // 2, self.step)
         return places
 
-    def times(self, places: Ints) -> Times:
+    def times(self, places: Ints, series: Ints) -> Times:
         """Return the times of places."""
-        return places * self.step + self.phase
+        times: Times = places * self.step + self.phases[series]
+        return times
 
 
 @dataclass(frozen=True)
@@ -66,7 +89,7 @@ class Panel:
 
     def fingerprint(self) -> str:
         """Return a hash of all that was read."""
-        digest = hashlib.sha256(repr((self.names, self.statics, self.grid)).encode())
+        digest = hashlib.sha256(repr((self.names, self.statics, self.grid.step)).encode())
         for array in (self.series, self.times, self.values):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
@@ -96,7 +119,7 @@ def in_order(rows: Rows) -> tuple[Rows, list[Finding]]:
 
 
 def find_grid(rows: Rows, step: int | None) -> tuple[Grid, list[Finding]]:
-    """Return the grid of rows that are in order: the commonest step, and the phase that most rows have.
+    """Return the grid of rows that are in order, by their commonest step.
 
     Args:
         rows: in order.
@@ -121,10 +144,7 @@ def find_grid(rows: Rows, step: int | None) -> tuple[Grid, list[Finding]]:
         if others:
             text = f"another step than {duration(step)} in {len(others)} of {len(medians)} series: {listed(others)}"
             findings.append(Finding("other step", others[0], text, is_fault=False))
-    phases, counts = np.unique(rows.times % step, return_counts=True)
-    # Times that wander over all phases are brought to the round ones.
-    phase = int(phases[counts.argmax()]) if 2 * counts.max() > len(rows.times) else 0
-    return Grid(step, phase), findings
+    return Grid.of(rows, step), findings
 
 
 def to_panel(rows: Rows, grid: Grid, max_gap: int, targets: int) -> tuple[Panel, list[Finding]]:
@@ -136,7 +156,7 @@ def to_panel(rows: Rows, grid: Grid, max_gap: int, targets: int) -> tuple[Panel,
         max_gap: most missing steps within a segment.
         targets: how many of the first values are targets.
     """
-    places = grid.places(rows.times)
+    places = grid.places(rows.times, rows.series)
     findings = _uneven(rows, grid, places)
     same = rows.series[1:] == rows.series[:-1]
     repeated = same & (places[1:] == places[:-1])
@@ -149,7 +169,7 @@ def to_panel(rows: Rows, grid: Grid, max_gap: int, targets: int) -> tuple[Panel,
     series, places, values = rows.series[kept], places[kept], rows.values[kept]
     same, jump = series[1:] == series[:-1], np.diff(places)
     breaks = ~same | (jump > max_gap + 1)
-    findings += _gaps(rows, series, grid.times(places), same, jump, max_gap, grid)
+    findings += _gaps(rows, series, grid.times(places, series), same, jump, max_gap, grid)
     segment = np.concatenate([[0], np.cumsum(breaks)])
     begin = np.concatenate([[0], np.flatnonzero(breaks) + 1])
     end = np.concatenate([begin[1:], [len(places)]]) - 1
@@ -158,10 +178,11 @@ def to_panel(rows: Rows, grid: Grid, max_gap: int, targets: int) -> tuple[Panel,
     full = np.full((int(offsets[-1]), values.shape[1]), np.nan)
     full[offsets[segment] + places - places[begin][segment]] = values
     first = np.repeat(offsets[:-1], lengths)
-    times = grid.times(np.repeat(places[begin], lengths) + np.arange(len(first)) - first)
+    owner = np.repeat(series[begin], lengths)
+    times = grid.times(np.repeat(places[begin], lengths) + np.arange(len(first)) - first, owner)
     panel = Panel(
         rows.names,
-        np.repeat(series[begin], lengths),
+        owner,
         first,
         np.repeat(offsets[1:] - 1, lengths),
         times,
@@ -184,7 +205,7 @@ def _repeats(rows: Rows, which: np.ndarray, rule: str, text: str) -> list[Findin
 
 
 def _uneven(rows: Rows, grid: Grid, places: Ints) -> list[Finding]:
-    off = np.abs(rows.times - grid.times(places))
+    off = np.abs(rows.times - grid.times(places, rows.series))
     count = int((off > 0).sum())
     if not count:
         return []

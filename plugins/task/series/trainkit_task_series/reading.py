@@ -10,7 +10,7 @@ from pathlib import Path
 from trainkit.contracts import Finding
 from trainkit.errors import UsageError
 
-from .panel import SECOND, Grid, Panel, find_grid, in_order, to_panel
+from .panel import SECOND, Panel, find_grid, in_order, to_panel
 from .rows import Rows, rows_of
 from .schema import Schema, check_columns, find_schema
 from .tables import Table, read_tables
@@ -70,8 +70,8 @@ def microseconds(step: str | None) -> int | None:
     return size
 
 
-def usual_season(grid: Grid, context: int) -> int:
+def usual_season(step: int, context: int) -> int:
     """Return the steps of a day, of a week where a step is a day, else 1; 1 too where they exceed the context."""
     day = 86_400 * SECOND
-    season = 7 if grid.step == day else day // grid.step if grid.step < day and day % grid.step == 0 else 1
+    season = 7 if step == day else day // step if step < day and day % step == 0 else 1
     return season if season <= context else 1

@@ -232,7 +232,7 @@ class SeriesTask:
             )
             for part in parts
         }
-        season = self.season or usual_season(panel.grid, self.context)
+        season = self.season or usual_season(panel.grid.step, self.context)
         calendar = usual_calendar(panel.grid.step) if self.calendar is None else self.calendar
         found = Read(panel, schema, season, calendar, parts, windows, tuple(findings))
         return Read(**{**vars(found), "findings": (*findings, *self._remarks(found))})
