@@ -28,6 +28,7 @@ from .reading import SAMPLE, Reading, usual_season
 from .scaling import Method
 from .schema import Schema
 from .splitting import Part, check_windows, parts_of, windows_of
+from .tables import counted
 from .tft import QUANTILES
 from .times import TimeFormat
 from .windows import Windows
@@ -65,7 +66,7 @@ class Read:
             "test from": stamp(self.parts[2].begin),
             "segments": len(np.unique(panel.first)),
             "missing": f"{np.isnan(panel.values[:, :targets]).mean():.2%} of the targets",
-            "season": f"{self.season} steps",
+            "season": counted(self.season, "step"),
             "calendar": ", ".join(self.calendar) or "none",
         }
 
