@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from .geometry import iou
 from .trees import Floats
@@ -19,6 +18,14 @@ MOST_OF_A_KIND = 64
 def elements_of(labels: Sequence[str], boxes: Floats) -> Elements:
     """Return elements in an order that does not depend on where they stood."""
     return tuple(sorted(zip(labels, map(tuple, boxes.tolist()), strict=True)))
+
+
+def best_total(values: Floats) -> float:
+    """Return the largest sum of values [rows, columns] over pairings of rows with columns."""
+    # Half a second that only an evaluation needs.
+    from scipy.optimize import linear_sum_assignment
+
+    return float(values[linear_sum_assignment(values, maximize=True)].sum())
 
 
 def element_iou(one: Elements, other: Elements) -> float:
@@ -35,7 +42,7 @@ def element_iou(one: Elements, other: Elements) -> float:
         return 0 / longer
     allowed = np.array([[a == b for b, _ in other] for a, _ in one])
     values = np.where(allowed, iou(_boxes(one), _boxes(other)), 0)
-    return float(values[linear_sum_assignment(values, maximize=True)].sum()) / longer
+    return best_total(values) / longer
 
 
 def max_iou(predicted: Mapping[Elements, int], target: Mapping[Elements, int]) -> float:
@@ -62,7 +69,7 @@ def max_iou(predicted: Mapping[Elements, int], target: Mapping[Elements, int]) -
         for start in range(0, min(len(ours), len(theirs)), MOST_OF_A_KIND):
             block = slice(start, start + MOST_OF_A_KIND)
             values = np.array([[element_iou(a, b) for b in theirs[block]] for a in ours[block]])
-            total += float(values[linear_sum_assignment(values, maximize=True)].sum())
+            total += best_total(values)
     return total / layouts
 
 

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from .trees import Nodes
 
@@ -51,6 +50,9 @@ def have_room(chains: Sequence[tuple[str, ...]], structure: Nodes) -> bool:
     looked for as an integer programme. It is nearly always solved at once; a search of more than MOST_BRANCHES branches
     is given up, and the answer is no.  [reading: 8.1 leaves open how equal names are told apart]
     """
+    # Half a second that only an evaluation needs.
+    from scipy.optimize import Bounds, LinearConstraint, milp
+
     wanted = Counter(chains)
     places = [(chain, path) for chain in wanted for path in _paths(chain, structure)]
     if any(sum(chain == found for found, _ in places) < count for chain, count in wanted.items()):
