@@ -79,7 +79,7 @@ def why(test: RangeTest) -> str:
 
 def record_of(draft: Draft, test: RangeTest) -> dict[str, Any]:
     """Return a test as JSON, with what it was a test of."""
-    facts = {f"{kind}": draft.config[f"{kind}.use"] for kind in ("task", "optimizer", "loss")}
+    facts = {kind: draft.config[f"{kind}.use"] for kind in ("task", "optimizer", "loss")}
     loop = draft.settings.loop
     facts |= {"configured": draft.parts["optimizer"].options["lr"], "seed": draft.settings.seed}
     facts |= {"batch_size": loop.batch_size, "accumulate": loop.accumulate, "data": draft.splits.fingerprint}

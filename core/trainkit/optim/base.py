@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import ParamsT
 
 from .checks import OptimizerError, check_gradients, check_group
 
@@ -49,9 +48,6 @@ class Optimizer(torch.optim.Optimizer):
     takes_scheduler = True
     takes_rate = True
     beta_count = 2
-
-    def __init__(self, params: ParamsT, defaults: dict[str, Any]) -> None:
-        super().__init__(params, defaults)
 
     @property
     def label(self) -> str:
@@ -95,17 +91,3 @@ def _keep_dtypes(saved: dict[str, Any], loaded: dict[str, Any]) -> None:
 def plain_step(step: Callable[..., Any]) -> Callable[..., Any]:
     """Return a step that records no gradients."""
     return torch.no_grad()(step)
-
-
-def tensors_of(params: Iterable[Any]) -> list[Tensor]:
-    """Return the tensors of what an optimizer takes: tensors, (name, tensor) pairs, or groups of either."""
-    found: list[Tensor] = []
-    for item in params:
-        if isinstance(item, Tensor):
-            found.append(item)
-        elif isinstance(item, dict):
-            members = item["params"]
-            found += tensors_of([members] if isinstance(members, Tensor) else members)
-        else:
-            found.append(item[1])
-    return found

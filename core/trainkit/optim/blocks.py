@@ -48,25 +48,33 @@ def may_move(tensor: Tensor) -> bool:
 
 
 class Scratch:
-    """Lend pieces of memory that every step uses again."""
+    """Lend memory that every step, block and piece uses again, so that it stays in the cache."""
 
     def __init__(self) -> None:
-        self._lent: dict[tuple[torch.dtype, int], list[Tensor]] = {}
+        self._rows: dict[torch.dtype, list[Tensor]] = {}
+        self._lent: dict[tuple[torch.dtype, int], tuple[Tensor, ...]] = {}
         self._directions: dict[torch.dtype, Tensor] = {}
 
     def lend(self, dtype: torch.dtype, length: int, count: int) -> tuple[Tensor, ...]:
-        """Return that many tensors [length]; the next call for them gets the same memory."""
-        kept = self._lent.setdefault((dtype, length), [])
-        while len(kept) < count:
-            kept.append(torch.empty(length, dtype=dtype))
-        return tuple(kept[:count])
+        """Return that many tensors [length]; what was lent before is not to be used any more."""
+        lent = self._lent.get((dtype, length), ())
+        if len(lent) < count:
+            rows = self._rows.setdefault(dtype, [])
+            while len(rows) < count:
+                rows.append(torch.empty(0, dtype=dtype))
+            for number, row in enumerate(rows):
+                rows[number] = _at_least(row, length)
+            lent = self._lent[dtype, length] = tuple(row[:length] for row in rows)
+        return lent[:count]
 
     def direction(self, dtype: torch.dtype, length: int) -> Tensor:
         """Return memory for the direction of a whole block; it grows to the largest."""
-        held = self._directions.get(dtype)
-        if held is None or len(held) < length:
-            held = self._directions[dtype] = torch.empty(length, dtype=dtype)
+        held = self._directions[dtype] = _at_least(self._directions.get(dtype, torch.empty(0, dtype=dtype)), length)
         return held[:length]
+
+
+def _at_least(row: Tensor, length: int) -> Tensor:
+    return row if len(row) >= length else row.new_empty(length)
 
 
 class Block:
@@ -154,7 +162,7 @@ class WholeBlock(Block):
         """Return the moments of the parameter."""
         return self.shaped
 
-    def gradient_row(self, scratch: Scratch) -> Tensor:
+    def gradient_row(self) -> Tensor:
         """Return the gradient as one row, in the dtype it has."""
         gradient = self.params[0].grad
         assert gradient is not None
@@ -213,7 +221,7 @@ class FlatBlock(Block):
             raise
         return []
 
-    def gradient_row(self, scratch: Scratch) -> Tensor:
+    def gradient_row(self) -> Tensor:
         """Return all gradients as one row of the full dtype, as `missing` gathered them."""
         return self.gathered
 
@@ -291,7 +299,7 @@ def parts_of(block: AnyBlock, scratch: Scratch, needed: int, *, flip: bool, keep
         yield from block.parts(needed, flip=flip)
         return
     half = block.full != block.dtype
-    gradient = block.gradient_row(scratch)
+    gradient = block.gradient_row()
     for (param, moments), g in zip(block.pieces, gradient.split(block.piece), strict=True):
         *work, full_p, full_g = scratch.lend(block.full, len(param), needed + 2)
         if flip:

@@ -20,7 +20,7 @@ class OptimizerError(UsageError, ValueError):
 
 
 def check_group(optimizer: str, group: Mapping[str, Any], betas: int = 2) -> None:
-    """Raise OptimizerError where a group's rate, betas, eps or weight decay are out of range.
+    """Raise OptimizerError where a group's rate, betas, momentum, eps or weight decay are out of range.
 
     Args:
         optimizer: the name that the message gives.
@@ -33,8 +33,10 @@ def check_group(optimizer: str, group: Mapping[str, Any], betas: int = 2) -> Non
         if key in group and not all(map(_at_least_zero, _numbers(group[key]))):
             raise _out_of_range(optimizer, key, group[key], "a number of at least 0")
     for beta in group.get("betas", ()):
-        if not (_at_least_zero(beta) and float(beta) < 1):
+        if not _is_decay(beta):
             raise _out_of_range(optimizer, "betas", group["betas"], "numbers of at least 0 and below 1")
+    if "momentum" in group and not _is_decay(group["momentum"]):
+        raise _out_of_range(optimizer, "momentum", group["momentum"], "a number of at least 0 and below 1")
 
 
 def check_bound(optimizer: str, group: Mapping[str, Any], key: str) -> None:
@@ -73,6 +75,10 @@ def check_gradients(optimizer: str, parameters: Iterable[Tensor]) -> None:
 def _numbers(value: Any) -> list[Any]:
     """Return the numbers of a hyper-parameter, which has one or several; None is left to the step."""
     return [number for number in value if number is not None] if isinstance(value, tuple | list) else [value]
+
+
+def _is_decay(value: Any) -> bool:
+    return _at_least_zero(value) and float(value) < 1
 
 
 def _at_least_zero(value: Any) -> bool:

@@ -123,6 +123,7 @@ def library_path(role: str, formula: Formula, dtype: torch.dtype) -> Path:
     """Return where the library of a formula lies: a name for its source, this PyTorch and this processor."""
     parts = (
         role,
+        formula.__qualname__,
         inspect.getsource(inspect.getmodule(formula) or formula),
         str(dtype),
         torch.__version__,

@@ -103,7 +103,7 @@ class ElementwiseOptimizer(Optimizer):
 
     def gradient_row(self, block: FlatBlock | WholeBlock, group: dict[str, Any]) -> Tensor:
         """Return a block's gradients as one row, to descend by, in the dtype of the parameters."""
-        gradient = block.gradient_row(self.scratch).to(block.dtype)
+        gradient = block.gradient_row().to(block.dtype)
         return -gradient if group["maximize"] else gradient
 
     def in_blocks(self, group: dict[str, Any]) -> list[Tensor]:

@@ -30,9 +30,7 @@ class TensorOps:
     copy_ = staticmethod(Tensor.copy_)
     lerp_ = staticmethod(Tensor.lerp_)
     sign_ = staticmethod(Tensor.sign_)
-    zero_ = staticmethod(Tensor.zero_)
     clamp_min_ = staticmethod(Tensor.clamp_min_)
-    clamp_max_ = staticmethod(Tensor.clamp_max_)
     addcmul_ = staticmethod(Tensor.addcmul_)
     addcdiv_ = staticmethod(Tensor.addcdiv_)
 
@@ -46,11 +44,6 @@ class TensorOps:
         """Take the larger of two elements."""
         torch.maximum(a, b, out=a)
 
-    @staticmethod
-    def copy(a: Tensor, out: Tensor) -> Tensor:
-        """Return a copy."""
-        return out.copy_(a)
-
 
 class ListOps:
     """Work on a list of tensors by PyTorch's multi-tensor functions; `out` is not used, results are new tensors."""
@@ -60,9 +53,7 @@ class ListOps:
     div_ = staticmethod(torch._foreach_div_)
     lerp_ = staticmethod(torch._foreach_lerp_)
     sign_ = staticmethod(torch._foreach_sign_)
-    zero_ = staticmethod(torch._foreach_zero_)
     clamp_min_ = staticmethod(torch._foreach_clamp_min_)
-    clamp_max_ = staticmethod(torch._foreach_clamp_max_)
     addcmul_ = staticmethod(torch._foreach_addcmul_)
     addcdiv_ = staticmethod(torch._foreach_addcdiv_)
     maximum_ = staticmethod(torch._foreach_maximum_)
@@ -102,11 +93,6 @@ class ListOps:
         """Bring every element into [low, high]."""
         torch._foreach_clamp_min_(a, low)
         torch._foreach_clamp_max_(a, high)
-
-    @staticmethod
-    def copy(a: Operand, out: object = None) -> Operand:
-        """Return a copy."""
-        return [tensor.clone() for tensor in a]
 
 
 def _local(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
@@ -11,12 +10,11 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
-from trainkit.optim import ElementwiseOptimizer, OptimizerError
-from trainkit.optim.adam import adamw_
-from trainkit.optim.base import closure_loss, full_dtype, plain_step
-from trainkit.optim.batches import Batch, Batches
+from trainkit.optim import OptimizerError
+from trainkit.optim.base import full_dtype
+from trainkit.optim.batches import Batch
 from trainkit.optim.checks import Beta
-from trainkit.optim.ops import Operand, Ops
+from trainkit.optim.matrices import MatrixOptimizer
 
 Adjustment = Literal["match_rms_adamw", "original"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -25,7 +23,6 @@ ITERATIONS = 5
 LINEAR, CUBIC, QUINTIC = 3.4445, -4.7750, 2.0315
 LEAST_NORM = 1e-7
 WIDE = 1.5
-ADAMW_EPS = 1e-8
 OTHERS = ("*embed*", "*position*", "*table*", "*bias*", "wte", "wpe", "head", "heads", "*_head", "classifier")
 
 
@@ -128,7 +125,7 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-class Muon(ElementwiseOptimizer):
+class Muon(MatrixOptimizer):
     """Step hidden matrices along their momentum made orthogonal, and everything else by AdamW.
 
     b = mu b + (1 - mu) g; U = mu b + (1 - mu) g with nesterov, else b; O = U with all singular values near 1, by five
@@ -149,7 +146,7 @@ class Muon(ElementwiseOptimizer):
         nesterov: look one step ahead along the momentum.
         weight_decay: share of a weight, times its rate, that is taken away in each step.
         adjust_lr: how the rate depends on the shape of a matrix.
-        precision: of the iterations; auto: bfloat16 where the device has matrix units for it (CUDA, AMX), else float32.
+        precision: of the iterations; auto: bfloat16 where the device computes in it, else float32.
         others: patterns, in lower case, of the parts of names that are not hidden.
         adamw_lr: learning rate of all other parameters; None: lr.
         adamw_betas: decay of their two moments, per step.
@@ -161,9 +158,6 @@ class Muon(ElementwiseOptimizer):
 
     Source: Jordan et al. 2024 (Muon) [impl]; Liu et al. 2025, arXiv 2502.16982 (match_rms_adamw) [paper].
     """
-
-    moments = ("exp_avg", "exp_avg_sq")
-    scratches = 0
 
     def __init__(
         self,
@@ -220,47 +214,27 @@ class Muon(ElementwiseOptimizer):
         params: list[Tensor] = group["params"]
         return params if group["algorithm"] == "adamw" else []
 
-    @plain_step
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update all parameters that have a gradient; return what the closure returned."""
-        loss = closure_loss(closure)
-        for number, group in enumerate(self.param_groups):
-            if group["algorithm"] != "muon":
-                continue
-            if number not in self._batches:
-                self._batches[number] = Batches(self.label, self.state, zero_momentum)
-            for batch in self._batches[number].ready(group["params"]):
-                batch.tick()
-                self._step_batch(batch, group)
-        for group, blocks in self.ready():
-            self.step_group(group, blocks)
-        return loss
+    def in_batches(self, group: dict[str, Any]) -> list[Tensor]:
+        """Return the parameters of a group that are made orthogonal: the hidden matrices."""
+        params: list[Tensor] = group["params"]
+        return params if group["algorithm"] == "muon" else []
 
-    def coefficients(self, group: dict[str, Any], step: int) -> tuple[float, ...]:
-        """Return what AdamW needs."""
-        return float(group["lr"]), *group["betas"], group["weight_decay"], float(step)
+    def initial_states(self, group: dict[str, Any], param: Tensor) -> dict[str, Tensor]:
+        """Return a matrix's state before its first step."""
+        return {"momentum_buffer": torch.zeros(param.shape, dtype=full_dtype(param.dtype), device=param.device)}
 
-    def update(
-        self,
-        ops: Ops,
-        p: Operand,
-        g: Operand,
-        moments: Sequence[Operand],
-        work: Sequence[Operand],
-        lr: float,
-        beta1: float,
-        beta2: float,
-        weight_decay: float,
-        step: float,
-    ) -> None:
-        """Step by AdamW."""
-        adamw_(
-            ops, p, g, moments, lr=lr, betas=(beta1, beta2), eps=ADAMW_EPS, weight_decay=weight_decay, step=int(step)
-        )
-
-    def _forget(self) -> None:
-        super()._forget()
-        self._batches: dict[int, Batches] = {}
+    def check(self, group: dict[str, Any]) -> None:
+        """Raise OptimizerError for a hyper-parameter out of range, or for what is no matrix in a group of Muon."""
+        super().check(group)
+        algorithm = group["algorithm"]
+        shapes = [tuple(p.shape) for p in group["params"] if p.ndim != 2] if algorithm == "muon" else []
+        if shapes or algorithm not in ("muon", "adamw"):
+            raise OptimizerError(
+                f"Muon: a group with algorithm = {algorithm!r}",
+                where=f"a parameter of shape {shapes[0]}" if shapes else "",
+                why="only matrices can be made orthogonal" if shapes else "there are muon and adamw",
+                do="leave algorithm out: each parameter then goes where it belongs",
+            )
 
     def _is_hidden(self, item: Any, group_name: str) -> bool:
         name, tensor = ("", item) if isinstance(item, Tensor) else item
@@ -271,22 +245,9 @@ class Muon(ElementwiseOptimizer):
     def _add(self, group: dict[str, Any], items: list[Any], algorithm: str) -> None:
         defaults = self._adamw if algorithm == "adamw" else {}
         super().add_param_group({**defaults, **group, "params": items, "algorithm": algorithm})
-        added = self.param_groups[-1]
-        shapes = [tuple(p.shape) for p in added["params"] if p.ndim != 2] if algorithm == "muon" else []
-        if shapes or algorithm not in ("muon", "adamw"):
-            self.param_groups.pop()
-            raise OptimizerError(
-                f"Muon: a group with algorithm = {algorithm!r}",
-                where=f"a parameter of shape {shapes[0]}" if shapes else "",
-                why="only matrices can be made orthogonal" if shapes else "there are muon and adamw",
-                do="leave algorithm out: each parameter then goes where it belongs",
-            )
-        if not 0 <= added["momentum"] < 1:
-            raise OptimizerError(
-                f"Muon: momentum = {added['momentum']}", why="momentum takes a number of at least 0 and below 1"
-            )
 
-    def _step_batch(self, batch: Batch, group: dict[str, Any]) -> None:
+    def step_batch(self, batch: Batch, group: dict[str, Any]) -> None:
+        """Step hidden matrices of one shape."""
         lr, share = float(group["lr"]), 1 - group["momentum"]
         gradients = batch.gradients(flip=group["maximize"])
         buffers = batch.states["momentum_buffer"].lerp_(gradients, share)
@@ -304,8 +265,3 @@ def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise OptimizerError for a value that an option does not have."""
     if value not in allowed:
         raise OptimizerError(f"Muon: {option} = {value}", why=f"there are {', '.join(allowed)}")
-
-
-def zero_momentum(param: Tensor) -> dict[str, Tensor]:
-    """Return a matrix's state before its first step."""
-    return {"momentum_buffer": torch.zeros(param.shape, dtype=full_dtype(param.dtype), device=param.device)}

@@ -173,7 +173,7 @@ def wide_parts(block: AnyBlock, scratch: Scratch, *, flip: bool, keep: bool = Fa
 
     With seven rows to walk at once, short pieces of each cost more than what stays in the cache saves.
     """
-    row = block.gradient_row(scratch) if isinstance(block, WholeBlock) else None
+    row = block.gradient_row() if isinstance(block, WholeBlock) else None
     if not isinstance(block, WholeBlock) or row is None or flip or not row.dtype == block.dtype == block.full:
         yield from parts_of(block, scratch, 1, flip=flip, keep=keep)
         return

@@ -86,20 +86,18 @@ class SGD(ElementwiseOptimizer):
         """Add a group; it may set any hyper-parameter of its own. The first one with momentum gives buffers to all."""
         before = self.moments
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        if not 0 <= group["momentum"] < 1:
-            raise OptimizerError(
-                f"{self.label}: momentum = {group['momentum']}",
-                why="momentum takes a number of at least 0 and below 1",
-            )
+        if self.moments != before:
+            self.rebuild()
+
+    def check(self, group: dict[str, Any]) -> None:
+        """Raise OptimizerError where a hyper-parameter of a group is out of range, or contradicts another."""
+        super().check(group)
         if group["nesterov"] and not group["momentum"]:
             raise OptimizerError(
                 f"{self.label}: nesterov without momentum",
                 why="it looks ahead along the momentum",
                 do="set momentum, as 0.9, or leave nesterov out",
             )
-        if self.moments != before:
-            self.rebuild()
 
     @property
     def moments(self) -> tuple[str, ...]:  # type: ignore[override]

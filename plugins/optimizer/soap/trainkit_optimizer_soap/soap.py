@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
-from trainkit.optim import ElementwiseOptimizer, OptimizerError
-from trainkit.optim.adam import adamw_
-from trainkit.optim.base import closure_loss, full_dtype, plain_step
-from trainkit.optim.batches import Batch, Batches
+from trainkit.optim import OptimizerError
+from trainkit.optim.base import full_dtype
+from trainkit.optim.batches import Batch
 from trainkit.optim.checks import Beta
-from trainkit.optim.ops import Operand, Ops
+from trainkit.optim.matrices import MatrixOptimizer
 
 States = Mapping[str, Tensor]
 
@@ -74,7 +73,7 @@ def refreshed(matrices: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     return torch.linalg.qr(columns).Q, order
 
 
-class SOAP(ElementwiseOptimizer):
+class SOAP(MatrixOptimizer):
     """Run Adam in the eigenbasis of Shampoo's preconditioner, which turns slowly and is renewed every few steps.
 
     For a matrix: L and R are decaying averages of g g' and g' g, Ql and Qr their eigenvectors. g~ = Ql' g Qr;
@@ -101,9 +100,6 @@ class SOAP(ElementwiseOptimizer):
         [impl].
     """
 
-    moments = ("exp_avg", "exp_avg_sq")
-    scratches = 0
-
     def __init__(
         self,
         params: ParamsT,
@@ -127,10 +123,9 @@ class SOAP(ElementwiseOptimizer):
         }
         super().__init__(params, defaults, maximize=maximize)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; it may set any hyper-parameter of its own."""
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
+    def check(self, group: dict[str, Any]) -> None:
+        """Raise OptimizerError where a hyper-parameter of a group is out of range."""
+        super().check(group)
         beta, frequency, longest = (
             group[key] for key in ("shampoo_beta", "precondition_frequency", "max_precondition_dim")
         )
@@ -152,51 +147,16 @@ class SOAP(ElementwiseOptimizer):
         """Return the parameters of a group that AdamW steps element by element: those without any basis."""
         return [p for p in group["params"] if not axes_of(p, group["max_precondition_dim"])]
 
-    @plain_step
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update all parameters that have a gradient; return what the closure returned."""
-        loss = closure_loss(closure)
-        for number, (group, blocks) in enumerate(self.ready()):
-            self.step_group(group, blocks)
-            for batch in self._batches_of(number).ready(
-                p for p in group["params"] if axes_of(p, group["max_precondition_dim"])
-            ):
-                batch.tick()
-                self._step_batch(batch, group)
-        return loss
+    def in_batches(self, group: dict[str, Any]) -> list[Tensor]:
+        """Return the parameters of a group that have a basis."""
+        return [p for p in group["params"] if axes_of(p, group["max_precondition_dim"])]
 
-    def coefficients(self, group: dict[str, Any], step: int) -> tuple[float, ...]:
-        """Return what AdamW needs."""
-        return float(group["lr"]), *group["betas"], group["eps"], group["weight_decay"], float(step)
+    def initial_states(self, group: dict[str, Any], param: Tensor) -> dict[str, Tensor]:
+        """Return the states of a tensor with bases before its first step."""
+        return initial_states(param, group["max_precondition_dim"])
 
-    def update(
-        self,
-        ops: Ops,
-        p: Operand,
-        g: Operand,
-        moments: Sequence[Operand],
-        work: Sequence[Operand],
-        lr: float,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        weight_decay: float,
-        step: float,
-    ) -> None:
-        """Step by AdamW what has no basis."""
-        adamw_(ops, p, g, moments, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, step=int(step))
-
-    def _forget(self) -> None:
-        super()._forget()
-        self._batches: dict[int, Batches] = {}
-
-    def _batches_of(self, number: int) -> Batches:
-        if number not in self._batches:
-            longest = self.param_groups[number]["max_precondition_dim"]
-            self._batches[number] = Batches(self.label, self.state, lambda p: initial_states(p, longest))
-        return self._batches[number]
-
-    def _step_batch(self, batch: Batch, group: dict[str, Any]) -> None:
+    def step_batch(self, batch: Batch, group: dict[str, Any]) -> None:
+        """Step tensors of one shape."""
         states, gradients = batch.states, batch.gradients(flip=group["maximize"])
         axes = axes_of(batch.params[0], group["max_precondition_dim"])
         if batch.count > 1:
