@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from trainkit.contracts import Sample
 from trainkit.errors import DataError
+from trainkit.tables import listed
 
 from .learned import Learned
 from .panel import Grid, Panel, duration, stamp
 from .rows import Rows
 from .scaling import Method, Scaling
-from .tables import listed
 from .times import Times
 from .windows import Windows
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from trainkit.contracts import Finding
 from trainkit.errors import DataError
+from trainkit.tables import counted, listed
 
 from .rows import Numbers, Rows, Static
-from .tables import counted, listed
 from .times import Times
 
 Ints = np.ndarray[tuple[int], np.dtype[np.int64]]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from trainkit.contracts import Finding
 from trainkit.errors import UsageError
+from trainkit.tables import Table, read_tables
 
 from .panel import SECOND, Panel, find_grid, in_order, to_panel
 from .rows import Rows, rows_of
 from .schema import Schema, check_columns, find_schema
-from .tables import Table, read_tables
 from .times import TimeFormat
 
 SIZES = {"s": SECOND, "m": 60 * SECOND, "min": 60 * SECOND, "h": 3_600 * SECOND, "d": 86_400 * SECOND}

@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 from trainkit.contracts import Finding
 from trainkit.errors import DataError
+from trainkit.tables import Table, counted, listed
 
 from .schema import FILE_SERIES, Schema, filled, numbers_of
-from .tables import Table, counted, listed
 from .times import MISSING, TimeFormat, Times, read_times
 
 Numbers = np.ndarray[tuple[int, int], np.dtype[np.float64]]

@@ -10,8 +10,7 @@ from typing import Any
 import polars as pl
 from trainkit.contracts import Finding
 from trainkit.errors import DataError, did_you_mean
-
-from .tables import Table, listed
+from trainkit.tables import Table, listed
 
 TIME_NAMES = ("timestamp", "datetime", "date time", "date", "time", "ds", "ts")
 SERIES_NAMES = ("series", "series id", "unique id", "item id", "id", "machine", "host", "server", "symbol", "ticker")

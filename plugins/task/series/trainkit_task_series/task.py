@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trainkit.binding import bind_model
 from trainkit.contracts import Answer, Batch, Finding, Inspection, Outputs, Sample, Splits
 from trainkit.errors import DataError, UsageError
+from trainkit.tables import counted
 
 from .answers import answers_of, course_of
 from .calendar import Calendar, usual_calendar
@@ -28,7 +29,6 @@ from .reading import SAMPLE, Reading, usual_season
 from .scaling import Method
 from .schema import Schema
 from .splitting import Part, check_windows, parts_of, windows_of
-from .tables import counted
 from .tft import QUANTILES
 from .times import TimeFormat
 from .windows import Windows

@@ -9,8 +9,7 @@ import numpy as np
 import polars as pl
 from trainkit.contracts import Finding
 from trainkit.errors import DataError
-
-from .tables import Table, counted
+from trainkit.tables import Table, counted
 
 Times = np.ndarray[tuple[int], np.dtype[np.int64]]
 MISSING = np.iinfo(np.int64).min

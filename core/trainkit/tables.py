@@ -1,4 +1,4 @@
-"""Tables from CSV and Parquet files, all cells still as they were written."""
+"""Tables from CSV and Parquet files, all cells still as they were written. Needs polars, which plugins bring along."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-from trainkit.contracts import Finding
-from trainkit.errors import DataError
+
+from .contracts import Finding
+from .errors import DataError
 
 TEXT_FILES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 FILES = (*TEXT_FILES, ".parquet")
