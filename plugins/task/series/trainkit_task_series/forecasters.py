@@ -30,6 +30,7 @@ class Forecaster:
         dropout: its dropout.
         instance_norm: whether it forecasts each window about its own level and spread.
         individual: whether each target has a linear map of its own.
+        season_skip: whether it sees the last season over the horizon, and may repeat it.
     """
 
     model: ModelName
@@ -42,6 +43,7 @@ class Forecaster:
     dropout: float
     instance_norm: bool
     individual: bool
+    season_skip: bool
 
     def __post_init__(self) -> None:
         if sorted(set(self.quantiles)) != list(self.quantiles) or not all(0 < level < 1 for level in self.quantiles):
@@ -70,6 +72,7 @@ class Forecaster:
                 self.dropout,
                 self.layers,
                 self.instance_norm,
+                learned.season if self.season_skip else None,
             )
         return LinearForecaster(
             self.context, self.horizon, layout.targets, self.model == "dlinear", self.individual, self.quantiles

@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from trainkit.contracts import Batch, Outputs
 
 from .naive import persistence, seasonal_naive
 
+# No forecast is e^30 scales away from the median: beyond it sinh would leave the range of a float.
+FARTHEST = 30.0
+
 
 def unscaled(values: Tensor, batch: Batch) -> Tensor:
     """Return values [B, L, T] or [B, L, T, Q] in original units."""
-    loc, scale = batch["loc"][:, None], batch["scale"][:, None]
-    if values.ndim == 4:
-        loc, scale = loc[..., None], scale[..., None]
-    original: Tensor = values.float() * scale + loc
+    shape = (len(values), 1, values.shape[2], *(1,) * (values.ndim - 3))
+    loc, scale = batch["loc"].view(shape), batch["scale"].view(shape)
+    values = values.float()
+    if "asinh_mask" in batch:
+        bent = values.clamp(-FARTHEST, FARTHEST).sinh()
+        values = torch.where(batch["asinh_mask"].reshape(shape), bent, values)
+    original: Tensor = values * scale + loc
     return original
 
 

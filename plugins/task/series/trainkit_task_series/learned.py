@@ -117,8 +117,7 @@ class Learned:
         scaling = scaling or self.scaling
         targets = len(self.schema.targets)
         measured = np.isfinite(panel.values)
-        scaled = (panel.values - scaling.loc[panel.series]) / scaling.scale[panel.series]
-        rows = np.where(measured, scaled, 0.0).astype(np.float32)
+        rows = np.where(measured, scaling.scaled(panel.values, panel.series), 0.0).astype(np.float32)
         calendar = calendar_features(panel.times, self.calendar)
         first = np.searchsorted(panel.series, np.arange(len(panel.names)))
         facts = np.stack([scaling.loc[:, :targets], scaling.scale[:, :targets], scaling.season_error], axis=1)
@@ -132,6 +131,7 @@ class Learned:
             torch.from_numpy(facts.astype(np.float32)),
             self.statics(panel.statics),
             self.schema.targets,
+            scaling.asinh,
         )
 
     def state_dict(self) -> dict[str, Any]:

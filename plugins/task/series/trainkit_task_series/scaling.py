@@ -10,20 +10,20 @@ from typing import Any, Literal
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-Method = Literal["standard", "robust", "none"]
+Method = Literal["standard", "robust", "asinh", "none"]
 
 
 def location_and_scale(values: Array, method: Method) -> tuple[Array, Array]:
     """Return loc and scale of each column of values [R, V] with NaN; (x - loc) / scale is scaled.
 
-    Standard: mean and standard deviation (ddof 0). Robust: median and q75 - q25, the deviation where that is 0. A
-    column that does not move has scale 1, and one without a number loc NaN.
+    Standard: mean and standard deviation (ddof 0). Robust and asinh: median and q75 - q25, the deviation where that is
+    0. A column that does not move has scale 1, and one without a number loc NaN.
     """
     with warnings.catch_warnings():
         # An all-NaN column is no fault here: its loc is NaN.
         warnings.simplefilter("ignore", RuntimeWarning)
         deviation = np.nanstd(values, axis=0)
-        if method == "robust":
+        if method in ("robust", "asinh"):
             low, loc, high = np.nanquantile(values, (0.25, 0.5, 0.75), axis=0)
             scale = np.where(high > low, high - low, deviation)
         else:
@@ -59,6 +59,7 @@ class Scaling:
         scale: [series, V].
         season_error: [series, T], NaN where it is not known.
         known: [series] whether training rows were there; the others take what holds for all series together.
+        asinh: whether scaled values are asinh((x - loc) / scale), rather than (x - loc) / scale.
     """
 
     names: tuple[str, ...]
@@ -66,6 +67,12 @@ class Scaling:
     scale: Array
     season_error: Array
     known: tuple[bool, ...]
+    asinh: bool
+
+    def scaled(self, values: Array, series: np.ndarray) -> Array:
+        """Return values [N, V] of rows of these series [N], scaled."""
+        scaled: Array = (values - self.loc[series]) / self.scale[series]
+        return np.arcsinh(scaled) if self.asinh else scaled
 
     @classmethod
     def learned(
@@ -107,7 +114,8 @@ class Scaling:
             known.append(bool(there[:targets].any()))
             # Rows of training are the earliest of a series: the row a season before is one, too.
             errors.append(season_error(values[:, :targets], rows[follows[rows]], season))
-        return cls(tuple(names), np.stack(locs), np.stack(scales), np.stack(errors), tuple(known))
+        asinh = method == "asinh"
+        return cls(tuple(names), np.stack(locs), np.stack(scales), np.stack(errors), tuple(known), asinh)
 
     def state_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -117,6 +125,7 @@ class Scaling:
             "scale": self.scale.tolist(),
             "season_error": [[None if np.isnan(x) else x for x in row] for row in self.season_error.tolist()],
             "known": list(self.known),
+            "asinh": self.asinh,
         }
 
     @classmethod
@@ -129,4 +138,5 @@ class Scaling:
             np.array(state["scale"], dtype=np.float64),
             np.array(errors, dtype=np.float64),
             tuple(state["known"]),
+            state["asinh"],
         )

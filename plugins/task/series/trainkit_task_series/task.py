@@ -93,7 +93,8 @@ class SeriesTask:
         purge: steps before validation and before test that are in no part.
         stride: steps from one training window to the next.
         eval_stride: the same for validation and test.
-        scaling: of each series and column, learned from training rows: mean and deviation, median and quartiles, none.
+        scaling: of each series and column, learned from training rows: mean and deviation, median and quartiles, asinh
+            of the latter for heavy tails, none.
         calendar: features of the clock; those that suit the step if not given.
         season: steps of a season, for MASE and the seasonal baseline; a day if not given, if the context holds one.
         context: steps of the past that a forecast looks at.
@@ -106,6 +107,7 @@ class SeriesTask:
         quantiles: levels, ascending; none for a point forecast by a linear model.
         instance_norm: whether the TFT forecasts each window about its own level and spread.
         individual: whether each target has linear maps of its own.
+        season_skip: whether the TFT sees the last season over the horizon, too, and may repeat it.
     """
 
     adjustable: frozenset[str] = frozenset()
@@ -140,6 +142,7 @@ class SeriesTask:
         quantiles: tuple[float, ...] = QUANTILES,
         instance_norm: bool = False,
         individual: bool = False,
+        season_skip: bool = False,
     ) -> None:
         if season is not None and season > context:
             raise UsageError(
@@ -155,7 +158,7 @@ class SeriesTask:
         self.calendar, self.season = calendar, season
         self.context, self.horizon = context, horizon
         self.forecaster = Forecaster(
-            model, context, horizon, quantiles, hidden, heads, layers, dropout, instance_norm, individual
+            model, context, horizon, quantiles, hidden, heads, layers, dropout, instance_norm, individual, season_skip
         )
         self.found: Read | None = None
         self.learned: Learned | None = None
@@ -187,6 +190,8 @@ class SeriesTask:
             names |= {"past_covariates"}
         if layout and layout.known:
             names |= {"past_time_features", "future_time_features"}
+        if self.learned and self.learned.scaling.asinh:
+            names |= {"asinh_mask"}
         return frozenset(names | (set(self._learned.statics([])) if self.learned else set()))
 
     @property

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .attention import InterpretableAttention
 from .gates import GatedResidual, GatedSkip
+from .naive import seasonal_naive
 from .selection import VariableSelection
 from .statics import RealEmbedding, Statics
 from .window import level_and_spread
@@ -52,6 +53,8 @@ class TemporalFusionTransformer(nn.Module):
         lstm_layers: layers of the two LSTMs.
         instance_norm: whether each window's targets are forecast about their own level and spread, for series whose
             level moves away from where it was in training.
+        season_skip: steps of a season whose last values are inputs over the horizon, too, and are added to the forecast
+            as far as a gate of each target and level lets them: for what happens at the same time each season.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class TemporalFusionTransformer(nn.Module):
         dropout: float = 0.15,
         lstm_layers: int = 1,
         instance_norm: bool = False,
+        season_skip: int | None = None,
     ) -> None:
         super().__init__()
         if width % heads or width < 2:
@@ -71,14 +75,16 @@ class TemporalFusionTransformer(nn.Module):
         if sorted(set(quantiles)) != list(quantiles) or not all(0 < q < 1 for q in quantiles):
             raise ValueError(f"quantiles {tuple(quantiles)} do not ascend between 0 and 1")
         self.variables, self.horizon, self.lstm_layers = variables, horizon, lstm_layers
-        self.instance_norm = instance_norm
+        self.instance_norm, self.season_skip = instance_norm, season_skip
         past = variables.targets + variables.covariates + variables.known + 1
-        future = variables.known + 1
+        lags = variables.targets if season_skip else 0
+        future = lags + variables.known + 1
         self.quantile_levels: Tensor
         self.register_buffer("quantile_levels", torch.tensor(tuple(quantiles)), persistent=False)
         self.statics = Statics(variables.static_categories, variables.static_reals, width, dropout)
         # A known input and the distance have one embedding, over past and horizon alike: they stand last in the past.
         self.embedding = RealEmbedding(past, width)
+        self.season_embedding = RealEmbedding(lags, width) if lags else None
         self.past_selection = VariableSelection(past, width, dropout, context=True)
         self.future_selection = VariableSelection(future, width, dropout, context=True)
         between = dropout if lstm_layers > 1 else 0.0
@@ -92,6 +98,7 @@ class TemporalFusionTransformer(nn.Module):
         self.output_skip = GatedSkip(width, 0.0)
         # One Linear(d, Q) for each target, in one.
         self.head = nn.Linear(width, variables.targets * len(quantiles))
+        self.season_gate = nn.Linear(width, variables.targets * len(quantiles)) if lags else None
 
     def forward(
         self,
@@ -118,7 +125,8 @@ class TemporalFusionTransformer(nn.Module):
             static_real_features: [B, R].
             output_attentions: whether to return also `attentions` [B, H, C + H], the mean over heads, and the weights
                 of the variables: `past_weights` [B, C, T + O + K + 1], in this order, the distance last,
-                `future_weights` [B, H, K + 1] and `static_weights` [B, S + R].
+                `future_weights` [B, H, K + 1], the last season's T values first where there is a `season_skip`, and
+                `static_weights` [B, S + R].
         """
         batch, context, _ = past_values.shape
         level = spread = None
@@ -126,24 +134,23 @@ class TemporalFusionTransformer(nn.Module):
             level, spread = level_and_spread(past_values, past_observed_mask)
             past_values = (past_values - level) / spread
         past = [x for x in (past_values, past_covariates, past_time_features) if x is not None]
-        future = [] if future_time_features is None else [future_time_features]
+        season = self._last_season(past_values, past_observed_mask)
+        future = [x for x in (season, future_time_features) if x is not None]
         self._check(past, future, static_categorical_features, static_real_features)
         contexts, static_weights = self.statics(batch, static_categorical_features, static_real_features)
         select, enrich, hidden, cell = contexts
         distance = torch.arange(-context, self.horizon, device=past_values.device, dtype=past_values.dtype) / context
         past_lines, missing = lines_of(past, distance[:context], past_observed_mask)
         future_lines, _ = lines_of(future, distance[context:], None, batch)
-        scale, shift = self.embedding.weight, self.embedding.bias
-        ahead = slice(-1 - self.variables.known, None)
-        seen, past_weights = self.past_selection.select_reals(past_lines, scale, shift, select, missing)
-        known, future_weights = self.future_selection.select_reals(future_lines, scale[ahead], shift[ahead], select)
+        past_embedding, future_embedding = self._embeddings()
+        seen, past_weights = self.past_selection.select_reals(past_lines, *past_embedding, select, missing)
+        known, future_weights = self.future_selection.select_reals(future_lines, *future_embedding, select)
         inputs = torch.cat([seen, known]).view(context + self.horizon, batch, -1)
         local = self.local_skip(self._recur(inputs, context, hidden, cell), inputs)
         enriched = self.enrichment(local, enrich)
         mixed, attentions = self.attention(enriched, self.horizon, output_attentions)
         x = self.feedforward(self.attention_skip(mixed, enriched[context:]))
-        x = self.head(self.output_skip(x, local[context:]))
-        quantiles = x.unflatten(-1, (self.variables.targets, -1)).transpose(0, 1)
+        quantiles = self._quantiles(self.output_skip(x, local[context:]), season)
         if level is not None and spread is not None:
             quantiles = quantiles * spread[..., None] + level[..., None]
         out = {"quantiles": quantiles if self.training else quantiles.sort(-1).values}
@@ -156,6 +163,30 @@ class TemporalFusionTransformer(nn.Module):
                 "static_weights": static_weights,
             }
         return out
+
+    def _last_season(self, past_values: Tensor, observed: Tensor | None) -> Tensor | None:
+        if not self.season_skip:
+            return None
+        return seasonal_naive(past_values, observed, self.horizon, self.season_skip)
+
+    def _embeddings(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return scale and shift of the variables of the past, and of those of the horizon."""
+        past = (self.embedding.weight, self.embedding.bias)
+        known = slice(-1 - self.variables.known, None)
+        scale, shift = past[0][known], past[1][known]
+        if self.season_embedding is not None:
+            scale = torch.cat([self.season_embedding.weight, scale])
+            shift = torch.cat([self.season_embedding.bias, shift])
+        return past, (scale, shift)
+
+    def _quantiles(self, x: Tensor, season: Tensor | None) -> Tensor:
+        """Return [B, H, T, Q] of features [H, B, d] and the last season [B, H, T]."""
+        targets = (self.variables.targets, -1)
+        quantiles: Tensor = self.head(x).unflatten(-1, targets).transpose(0, 1)
+        if season is None or self.season_gate is None:
+            return quantiles
+        share = self.season_gate(x).sigmoid().unflatten(-1, targets).transpose(0, 1)
+        return quantiles + share * season[..., None]
 
     def _recur(self, inputs: Tensor, context: int, hidden: Tensor, cell: Tensor) -> Tensor:
         """Return what the LSTMs answer [C + H, B, d], the decoder's going on where the encoder's ends."""
@@ -173,9 +204,10 @@ class TemporalFusionTransformer(nn.Module):
         self, past: Sequence[Tensor], future: Sequence[Tensor], categories: Tensor | None, reals: Tensor | None
     ) -> None:
         counts = self.variables
+        lags = counts.targets if self.season_skip else 0
         wanted = {
             "past inputs": counts.targets + counts.covariates + counts.known,
-            "future inputs": counts.known,
+            "future inputs": lags + counts.known,
             "categorical statics": len(counts.static_categories),
             "real statics": counts.static_reals,
         }
@@ -183,9 +215,11 @@ class TemporalFusionTransformer(nn.Module):
         given += [0 if x is None else x.shape[-1] for x in (categories, reals)]
         for (name, count), found in zip(wanted.items(), given, strict=True):
             if count != found:
-                raise ValueError(f"the model was built for {count} {name} and is given {found}")
-        if future and future[0].shape[1] != self.horizon:
-            raise ValueError(f"the model forecasts {self.horizon} steps and is given {future[0].shape[1]} known ahead")
+                # The last season is made here, not given.
+                own = lags if name == "future inputs" else 0
+                raise ValueError(f"the model was built for {count - own} {name} and is given {found - own}")
+        if future and future[-1].shape[1] != self.horizon:
+            raise ValueError(f"the model forecasts {self.horizon} steps and is given {future[-1].shape[1]} known ahead")
 
 
 def lines_of(

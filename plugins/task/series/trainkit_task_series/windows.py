@@ -44,6 +44,7 @@ class Store:
         facts: [series, 3, T] loc, scale and season_error.
         statics: tensors with one row for each series.
         target_names: names of the T targets.
+        asinh: whether scaled values are asinh((x - loc) / scale).
     """
 
     layout: Layout
@@ -53,6 +54,7 @@ class Store:
     facts: Tensor
     statics: dict[str, Tensor]
     target_names: tuple[str, ...]
+    asinh: bool = False
 
     def batch(self, starts: Tensor, context: int, horizon: int) -> dict[str, Any]:
         """Return the windows whose horizons begin at these rows [B]."""
@@ -77,6 +79,8 @@ class Store:
         series, start, start_time = self.places.index_select(0, starts).unbind(1)
         loc, scale, season_error = self.facts.index_select(0, series).unbind(1)
         batch |= {name: tensor.index_select(0, series) for name, tensor in self.statics.items()}
+        if self.asinh:
+            batch["asinh_mask"] = torch.ones(1, 1, dtype=torch.bool).expand(loc.shape)
         return batch | {
             "loc": loc,
             "scale": scale,
