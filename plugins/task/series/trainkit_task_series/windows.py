@@ -11,6 +11,9 @@ from torch import Tensor
 
 from .panel import Ints, stamp
 
+# What is the same for all samples of a batch.
+SHARED = ("target_names", "series_names")
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -44,6 +47,7 @@ class Store:
         facts: [series, 3, T] loc, scale and season_error.
         statics: tensors with one row for each series.
         target_names: names of the T targets.
+        series_names: names of the series.
     """
 
     layout: Layout
@@ -53,6 +57,7 @@ class Store:
     facts: Tensor
     statics: dict[str, Tensor]
     target_names: tuple[str, ...]
+    series_names: tuple[str, ...]
 
     def batch(self, starts: Tensor, context: int, horizon: int) -> dict[str, Any]:
         """Return the windows whose horizons begin at these rows [B]."""
@@ -85,6 +90,7 @@ class Store:
             "start": start,
             "start_time": start_time,
             "target_names": self.target_names,
+            "series_names": self.series_names,
         }
 
 
