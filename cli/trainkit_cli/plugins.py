@@ -115,9 +115,11 @@ def describe(component: Component) -> dict[str, Any]:
     import inspect
 
     from trainkit.loader.options import REQUIRED
+    from trainkit.parts import described
+    from trainkit.registry import Registry
 
     options = []
-    for row in component.describe():
+    for row in described(component, Registry()):
         is_required = row.default is REQUIRED
         default = None if is_required else row.default
         options.append({**row._asdict(), "default": default, "required": is_required})

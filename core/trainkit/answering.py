@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -41,8 +41,7 @@ def answers_of(
             batch = items if isinstance(items, Mapping) else task.collate(samples)
         placed = run.engine.place({**batch, SAMPLE_ID: torch.tensor(indices)})
         seed_torch(seed, Purpose.EVALUATION, number // batch_size)
-        assert isinstance(task, Answers)
-        found = task.answers(run.model, placed, samples)
+        found = cast("Answers", task).answers(run.model, placed, samples)
         if len(found) != len(samples):
             raise PluginError(
                 f"the task gives {len(found)} answers to {len(samples)} samples", do="correct its `answers`"

@@ -44,7 +44,8 @@ class Component:
         distribution: the distribution that offers it; '' for a file or a live object.
         version: the version of that distribution.
         is_live: whether `target` is the object rather than what makes it.
-        at: the dotted key below which its options stand, as 'loss.main'; that of its kind and name if not given.
+        at: its dotted key, as 'loss.main'; that of its kind and name if not given.
+        beside: the dotted key below which its options stand, where that is not its own.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class Component:
     version: str = ""
     is_live: bool = False
     at: str = ""
+    beside: str = ""
 
     @cached_property
     def options(self) -> type[BaseModel]:
@@ -65,7 +67,7 @@ class Component:
     def help(self) -> dict[str, str]:
         """Return the help text of each option that has one."""
         texts = {} if self.is_live else help_texts(self.target)
-        return {name: text for name, text in texts.items() if name in self._names}
+        return {name: text for name, text in texts.items() if name in self.names}
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -82,7 +84,8 @@ class Component:
         return tuple(sorted(map(str, declared))) if isinstance(declared, frozenset | set | tuple | list) else ()
 
     @property
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
+        """Return the names of the options, in the order of the signature."""
         return [field.alias or "" for field in self.options.model_fields.values()]
 
     @cached_property
@@ -92,7 +95,7 @@ class Component:
 
     @property
     def place(self) -> str:
-        """Return the dotted key that the component's options stand below in a config."""
+        """Return the dotted key of the component in a config; its options stand below it, or below `beside`."""
         return self.at or (f"{self.kind}.{self.name}" if self.kind in LIST_KINDS else self.kind)
 
     def describe(self) -> list[OptionRow]:
@@ -101,22 +104,28 @@ class Component:
 
     def key(self, option: str) -> str:
         """Return the dotted key an option has in a config."""
-        return f"{self.place}.{option}"
+        return f"{self.beside or self.place}.{option}"
 
-    def validate(self, options: Mapping[str, Any], origin: Callable[[str], str] | None = None) -> dict[str, Any]:
+    def validate(
+        self,
+        options: Mapping[str, Any],
+        origin: Callable[[str], str] | None = None,
+        others: Sequence[str] = (),
+    ) -> dict[str, Any]:
         """Return all options with checked values, the defaults of those not given included.
 
         Args:
             options: values by name; a dotted name is a key inside a mapping.
             origin: from the name of an option to the place its value comes from.
+            others: names of options that stand beside these.
 
         Raises:
             UsageError: an unknown option or a wrong value; it tells place, value, what is allowed and the nearest name.
         """
         place = origin or (lambda _: "")
         for option in options:
-            if (first := option.partition(".")[0]) not in self._names:
-                raise unknown_key(self.key(first), [self.key(name) for name in self._names], place(option))
+            if (first := option.partition(".")[0]) not in self.names:
+                raise unknown_key(self.key(first), [self.key(name) for name in (*others, *self.names)], place(option))
         nested = _nested(options)
         try:
             checked = self.options.model_validate(nested)

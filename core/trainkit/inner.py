@@ -12,9 +12,12 @@ class Inner:
 
     Args:
         kind: kind of the inner component.
+        beside: whether its options stand beside those of the outer one, as `task.context`, not below the option.
     """
 
     kind: str
+    beside: bool = False
 
 
 InnerLoss = Annotated[Any, Inner("loss")]
+BaseTask = Annotated[Any, Inner("task", beside=True)]

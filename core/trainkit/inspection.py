@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .config import default_layer, layer_of, merged
 from .conformity import asked
 from .contracts import Finding, Inspection, Inspects, Splits
 from .errors import DataError, UsageError
-from .tasks import build_task
+from .tasks import build_task, lacking
 
 if TYPE_CHECKING:
     from .request import Request
@@ -40,9 +40,10 @@ def inspect(request: Request) -> Inspection:
         config = merged([default_layer() | {"task.use": config.history["task.use"][-1]}, own, *request.layers])
         task = build_task(config, request.registry, request.live)
     data = _existing(config.get("data"))
-    if isinstance(task, Inspects):
+    if not lacking(task, Inspects):
         with asked(f"task {config['task.use']}", "inspect the data"):
-            return task.inspect(data)
+            found: Inspection = cast("Inspects", task).inspect(data)
+            return found
     with asked(f"task {config['task.use']}", "read the data"):
         return read_inspection(task.read(data, 0))
 

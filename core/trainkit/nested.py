@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .binding import bind_loss
+from .inner import BaseTask as BaseTask
 from .inner import Inner as Inner
 from .inner import InnerLoss as InnerLoss
 
@@ -45,8 +46,8 @@ def built(kind: str, spec: Any, **runtime: Any) -> Any:
         UsageError: the table has no name, or an option is unknown or has a wrong value.
     """
     from .component import component_from_object
-    from .conformity import check_conformity
     from .errors import UsageError
+    from .parts import Loader
     from .registry import Registry
 
     options: dict[str, Any] = {}
@@ -56,9 +57,7 @@ def built(kind: str, spec: Any, **runtime: Any) -> Any:
             raise UsageError(f"an inner {kind} needs a name", do=f'write {NAME} = "NAME" beside its options')
         spec = spec[NAME]
     component = Registry().load(kind, spec) if isinstance(spec, str) else component_from_object(kind, spec)
-    made = component.build(component.validate(options), **runtime)
-    check_conformity(kind, component.name, made)
-    return made
+    return Loader(Registry(), {}).checked(component, options).build(**runtime)
 
 
 def reads_of(loss: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:

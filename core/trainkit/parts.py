@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from .component import Component
 from .config import USE, Config, flat
 from .conformity import check_conformity
 from .errors import TrainkitError, UsageError
-from .loader.options import InnerOption
+from .loader.options import REQUIRED, InnerOption, OptionRow
 from .registry import Registry
 
 MAX_DEPTH = 8
@@ -80,7 +80,7 @@ class Loader:
 
     def default(self, kind: str, name: str) -> Part:
         """Load a component with its defaults."""
-        return self._checked(self.load(kind, name), {}, lambda _: "")
+        return self.checked(self.load(kind, name), {})
 
     def load(self, kind: str, name: Any) -> Component:
         """Load a component by name, or the live object that has this name."""
@@ -89,56 +89,110 @@ class Loader:
         return self.registry.load(kind, self.live.get(name, name))
 
     def _of_config(self, component: Component, key: str, config: Config, options: Mapping[str, Any]) -> Part:
-        part = self._checked(replace(component, at=key), options, lambda option: _origin(config, f"{key}.{option}"))
+        part = self.checked(replace(component, at=key), options, lambda option: _origin(config, f"{key}.{option}"))
         for inner in part.inner():
             # Of the two keys that say the same, the record holds the one that leaves room for options beside it.
             config.rename(inner.component.place, inner.component.place + USE)
         return part
 
-    def _checked(self, component: Component, given: Mapping[str, Any], origin: Origin, depth: int = 0) -> Part:
+    def checked(
+        self,
+        component: Component,
+        given: Mapping[str, Any],
+        origin: Origin = lambda _: "",
+        depth: int = 0,
+        others: Sequence[str] = (),
+    ) -> Part:
+        """Return the part of a component with checked options, those of the parts inside it included.
+
+        Args:
+            component: the component.
+            given: options by name; those of a part inside as 'OPTION.NAME', or beside if they stand there.
+            origin: from an option to the place its value comes from.
+            depth: how many parts are around it.
+            others: names of options that stand beside these.
+        """
         if depth > MAX_DEPTH:
             raise UsageError(f"{component.place}: parts nest deeper than {MAX_DEPTH} levels")
         inner = component.inner
+        given = _with_base(given, component)
         own = {option: value for option, value in given.items() if option.partition(".")[0] not in inner}
         specs = {option: _spec(given, option) for option in inner}
         named = {option: spec["use"] for option, spec in specs.items() if "use" in spec}
-        options = component.validate(own | named, origin)
-        for option, kind in inner.items():
-            origin_inside = _inside(origin, option)
-            options[option] = self._inner(
-                kind, component.key(option), options[option], specs[option], origin_inside, depth
-            )
+        options = component.validate(own | named, origin, others)
+        for option, takes in inner.items():
+            options[option] = self._inner(takes, component, option, options[option], specs[option], origin, depth)
         return Part(component, options)
 
     def _inner(
-        self, inner: InnerOption, key: str, named: Any, given: Mapping[str, Any], origin: Origin, depth: int
+        self,
+        takes: InnerOption,
+        outer: Component,
+        option: str,
+        named: Any,
+        given: Mapping[str, Any],
+        origin: Origin,
+        depth: int,
     ) -> Part | None:
         """Return the part that an option holds.
 
         Args:
-            inner: what the option takes.
-            key: the option's key.
+            takes: what the option takes.
+            outer: the component whose option it is.
+            option: its name.
             named: the name, table or object in force, given or by default.
             given: what the user said, as {"use": name, option: value}.
-            origin: from an option of the inner component to the place its value comes from.
+            origin: from an option of the outer component to the place its value comes from.
             depth: how many parts are around it.
         """
+        key = f"{outer.place}.{option}"
+        inside = _inside(origin, option)
         table = _flat(named) if isinstance(named, Mapping) else {"use": named}
         table.update(given)
         options = {name: value for name, value in table.items() if name != "use"}
         name = table.get("use")
-        if name is None and inner.may_be_none and not options:
+        if name is None and takes.may_be_none and not options:
             return None
         if name is None:
             raise UsageError(
-                f"{key}: the name of a {inner.kind} is needed", where=origin("use"), do=f"add --set {key}{USE}=NAME"
+                f"{key}: the name of a {takes.kind} is needed", where=inside("use"), do=f"add --set {key}{USE}=NAME"
             )
         try:
-            component = self.load(inner.kind, name) if isinstance(name, str) else self.registry.load(inner.kind, name)
+            component = self.load(takes.kind, name) if isinstance(name, str) else self.registry.load(takes.kind, name)
         except TrainkitError as error:
-            where = f"{key}{USE}, {origin('use')}" + (f"; {error.where}" if error.where else "")
+            where = f"{key}{USE}, {inside('use')}" + (f"; {error.where}" if error.where else "")
             raise type(error)(error.what, where=where, why=error.why, do=error.do) from error
-        return self._checked(replace(component, at=key), options, origin, depth + 1)
+        if takes.beside:
+            component = replace(component, at=key, beside=outer.beside or outer.place)
+            return self.checked(component, options, origin, depth + 1, outer.names)
+        return self.checked(replace(component, at=key), options, inside, depth + 1)
+
+
+def described(component: Component, registry: Registry) -> list[OptionRow]:
+    """Return a row for each option; those of a base that stand beside follow, with the defaults given to them here."""
+    rows = component.describe()
+    defaults = {row.name: row.default for row in rows}
+    for option, takes in component.inner.items():
+        if not takes.beside or defaults[option] is REQUIRED:
+            continue
+        loader, named = Loader(registry, {}), defaults[option]
+        table = _flat(named) if isinstance(named, Mapping) else {"use": named}
+        base = registry.load(takes.kind, table.pop("use"))
+        given = {name: value for name, value in loader.checked(base, table).options.items() if name not in base.inner}
+        rows += [
+            row._replace(default=given.get(row.name, row.default))
+            for row in base.describe()
+            if row.name not in component.names
+        ]
+    return rows
+
+
+def _with_base(given: Mapping[str, Any], component: Component) -> Mapping[str, Any]:
+    """Return options with those that are not a component's own below the option whose part's options stand beside."""
+    base = next((option for option, takes in component.inner.items() if takes.beside), None)
+    if base is None:
+        return given
+    return {k if k.partition(".")[0] in component.names else f"{base}.{k}": value for k, value in given.items()}
 
 
 def _spec(given: Mapping[str, Any], option: str) -> dict[str, Any]:

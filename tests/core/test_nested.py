@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from trainkit import LossOutput
 from trainkit.binding import bind_loss
+from trainkit.component import component_from_object
 from trainkit.contracts import reading
 from trainkit.errors import PluginError, UsageError
+from trainkit.inner import Inner
 from trainkit.nested import InnerLoss, built, call, reads_of
+from trainkit.parts import Loader, described
+from trainkit.registry import Registry
 
 
 class Doubled(nn.Module):
@@ -86,3 +90,64 @@ def test_a_scalar_is_the_mean_over_the_samples() -> None:
     assert (float(output.sum), output.count) == (5.0, 5)
     with pytest.raises(UsageError, match="the loss answers with tuple"):
         call(lambda logits: (logits, logits), values())
+
+
+class Inside(nn.Module):
+    """Weigh a loss.
+
+    Args:
+        scale: what it is multiplied by.
+        floor: least value.
+    """
+
+    def __init__(self, scale: float = 1.0, floor: float = 0.0) -> None:
+        super().__init__()
+        self.scale, self.floor = scale, floor
+
+
+STANDING = {"use": Inside, "scale": 2.0}
+
+
+class Beside(nn.Module):
+    """Stand on a loss whose options are its own, too.
+
+    Args:
+        base: the loss.
+        extra: a word.
+    """
+
+    def __init__(self, base: Annotated[Any, Inner("loss", beside=True)] = STANDING, extra: str = "none") -> None:
+        super().__init__()
+        self.base, self.extra = built("loss", base), extra
+
+
+class TestOptionsBeside:
+    @pytest.fixture
+    def loader(self):
+        return Loader(Registry(), {})
+
+    def part(self, loader, **options):
+        component = component_from_object("loss", Beside)
+        return loader.checked(component, options).build()
+
+    def test_they_stand_beside_those_of_the_outer_one_with_its_defaults(self, loader) -> None:
+        made = self.part(loader)
+        assert (made.base.scale, made.base.floor, made.extra) == (2.0, 0.0, "none")
+        made = self.part(loader, floor="0.5", extra="word")
+        assert (made.base.scale, made.base.floor, made.extra) == (2.0, 0.5, "word")
+
+    def test_their_keys_are_those_of_the_outer_one(self, loader) -> None:
+        with pytest.raises(UsageError, match=r"loss\.scale") as caught:
+            self.part(loader, scale="big")
+        assert "base" not in str(caught.value)
+        with pytest.raises(UsageError, match=r"loss\.extre.*did you mean '?loss\.extra"):
+            self.part(loader, extre="word")
+
+    def test_another_base_takes_its_own_options(self, loader) -> None:
+        component = component_from_object("loss", Beside)
+        made = loader.checked(component, {"base.use": "cross-entropy", "label_smoothing": 0.25}).build()
+        assert made.base.label_smoothing == 0.25
+
+    def test_a_description_lists_them_with_the_defaults_in_force(self) -> None:
+        rows = {row.name: row.default for row in described(component_from_object("loss", Beside), Registry())}
+        assert rows == {"base": STANDING, "extra": "none", "scale": 2.0, "floor": 0.0}

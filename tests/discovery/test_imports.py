@@ -14,7 +14,7 @@ LAYERS = {"core": "trainkit", "cli": "trainkit_cli"}
 IN_FORKS = """
 import logging, os, random, signal, sys, warnings
 warnings.simplefilter("ignore")
-import click, numpy, pluggy, pydantic, pytest, torch
+import click, numpy, pluggy, polars, pydantic, pytest, torch
 warnings.simplefilter("error")
 
 def surroundings():

@@ -55,10 +55,12 @@ class InnerOption(NamedTuple):
     Args:
         kind: kind of that component.
         may_be_none: whether it can do without.
+        beside: whether the options of that component stand beside those of the outer one.
     """
 
     kind: str
     may_be_none: bool
+    beside: bool = False
 
 
 def parameters(target: Target) -> dict[str, inspect.Parameter]:
@@ -161,19 +163,19 @@ def _annotation(field: FieldInfo) -> Any:
 
 def inner_options(model: type[BaseModel]) -> dict[str, InnerOption]:
     """Return the options of a model that take another component, by name."""
-    found = {field.alias or "": _inner_kinds(_annotation(field)) for field in model.model_fields.values()}
-    return {name: InnerOption(*inner) for name, inner in found.items() if inner is not None}
+    found = {field.alias or "": _inner_of(_annotation(field)) for field in model.model_fields.values()}
+    return {name: inner for name, inner in found.items() if inner is not None}
 
 
-def _inner_kinds(annotation: Any) -> tuple[str, bool] | None:
-    """Return the kind of component that a type stands for and whether None will do; None for any other type."""
+def _inner_of(annotation: Any) -> InnerOption | None:
+    """Return what a type that stands for a component takes; None for any other type."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         mark = next((item for item in arguments[1:] if isinstance(item, Inner)), None)
-        return (mark.kind, False) if mark is not None else _inner_kinds(arguments[0])
+        return InnerOption(mark.kind, False, mark.beside) if mark is not None else _inner_of(arguments[0])
     if origin in (typing.Union, types.UnionType):
-        found = next((inner for argument in arguments if (inner := _inner_kinds(argument)) is not None), None)
-        return (found[0], type(None) in arguments) if found is not None else None
+        found = next((inner for argument in arguments if (inner := _inner_of(argument)) is not None), None)
+        return found._replace(may_be_none=type(None) in arguments) if found is not None else None
     return None
 
 

@@ -20,7 +20,7 @@ class MetricConformance(ComponentConformance):
     Attributes:
         cases: (values that `update` reads, expected answer) pairs. The answer is a number, or a mapping of those
             numbers that are to be checked. Values have samples along their first dimension (tensors or lists), but for
-            those that belong to no sample: quantile_levels and target_names.
+            those that belong to no sample: quantile_levels, target_names and series_names.
         tolerance: largest difference from a known value.
     """
 

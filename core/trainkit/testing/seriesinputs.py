@@ -10,7 +10,7 @@ from trainkit.contracts import IGNORED_LABEL
 HORIZON, TARGETS, ACTIONS = 5, 3, 3
 LEVELS = (0.1, 0.5, 0.9)
 # What has no samples along its first dimension, in batches, outputs and predictions of any domain.
-SHARED = frozenset({"quantile_levels", "target_names"})
+SHARED = frozenset({"quantile_levels", "target_names", "series_names"})
 
 
 def series_inputs(samples: int) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ def fitted(path, **options):
 def test_hundred_rows_give_36_windows(csv):
     task, _ = fitted(csv(rows=100))
     panel = task.found.panel
-    assert len(windows_of(panel, Part("all", 0, np.iinfo(np.int64).max), 60, 5, 1, 1)) == 36
+    assert len(windows_of(panel, Part("all", ((0, np.iinfo(np.int64).max),)), 60, 5, 1, 1)) == 36
 
 
 def test_windows_are_what_indexing_gives(csv):

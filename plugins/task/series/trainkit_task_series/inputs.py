@@ -15,7 +15,7 @@ from .panel import Grid, Panel, duration, stamp
 from .rows import Rows
 from .scaling import Method, Scaling
 from .times import Times
-from .windows import Windows
+from .windows import SHARED, Windows
 
 
 class Ends:
@@ -36,7 +36,7 @@ class Ends:
 
     def __getitems__(self, indices: list[int]) -> list[Sample]:
         batch = self.windows.__getitems__(indices)
-        shared: dict[str, Any] = {"target_names": batch.pop("target_names")}
+        shared: dict[str, Any] = {name: batch.pop(name) for name in SHARED}
         return [
             {name: values[place] for name, values in batch.items()}
             | shared

@@ -53,7 +53,9 @@ class Learned:
         method: Method,
     ) -> Learned:
         """Return what the rows that `train` [N] marks tell."""
-        follows = np.arange(len(panel)) - season >= panel.first
+        before = np.arange(len(panel)) - season
+        # Training may have a hole, where a fold validates: a row after it has a season before it that is not learned.
+        follows = (before >= panel.first) & train[np.maximum(before, 0)]
         scaling = Scaling.learned(
             panel.names, panel.series, panel.values, follows, train, method, season, len(schema.targets)
         )
@@ -131,6 +133,7 @@ class Learned:
             torch.from_numpy(facts.astype(np.float32)),
             self.statics(panel.statics),
             self.schema.targets,
+            tuple(panel.names),
             scaling.asinh,
         )
 

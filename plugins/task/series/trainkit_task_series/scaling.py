@@ -92,7 +92,7 @@ class Scaling:
             names: of the series.
             series: [N] number of each row's series.
             values: [N, V].
-            follows: [N] whether the row a season before is in the same segment.
+            follows: [N] whether the row a season before is in the same segment, and may be learned from.
             train: [N] whether a row may be learned from.
             method: how.
             season: steps of a season.
@@ -112,7 +112,6 @@ class Scaling:
             locs.append(np.where(there, loc, pooled_loc))
             scales.append(np.where(there, scale, pooled_scale))
             known.append(bool(there[:targets].any()))
-            # Rows of training are the earliest of a series: the row a season before is one, too.
             errors.append(season_error(values[:, :targets], rows[follows[rows]], season))
         asinh = method == "asinh"
         return cls(tuple(names), np.stack(locs), np.stack(scales), np.stack(errors), tuple(known), asinh)

@@ -9,23 +9,55 @@ import numpy as np
 from trainkit.errors import DataError, UsageError
 
 from .panel import Ints, Panel, stamp
+from .times import Times
 
 EVER = np.iinfo(np.int64).max
+Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Hold the times [begin, end) in which the targets of a split lie."""
+    """Hold the times of a split.
+
+    Args:
+        name: train, val or test.
+        spans: times [begin, end) that ascend; the targets of a window lie in one of them.
+        whole: whether the past of a window lies there, too; else it may reach back before.
+    """
 
     name: str
-    begin: int
-    end: int
+    spans: tuple[tuple[int, int], ...]
+    whole: bool = False
+
+    @property
+    def begin(self) -> int:
+        """Return when the part begins."""
+        return self.spans[0][0]
+
+    @property
+    def end(self) -> int:
+        """Return when the part ends."""
+        return self.spans[-1][1]
+
+    def holds(self, first: Times, last: Times) -> Mask:
+        """Return [N] whether first [N] and last [N] lie in one span."""
+        held: Mask = np.zeros(len(first), dtype=bool)
+        for begin, end in self.spans:
+            held |= (first >= begin) & (last < end)
+        return held
+
+    def rows(self, panel: Panel) -> Mask:
+        """Return [N] which rows of the series lie in the part."""
+        return self.holds(panel.times, panel.times)
 
 
-def parts_of(
-    panel: Panel, fractions: tuple[float, float, float], cuts: Sequence[str], purge: int
-) -> tuple[Part, Part, Part]:
+Parts = tuple[Part, Part, Part]
+
+
+def parts_of(panel: Panel, fractions: tuple[float, float, float], cuts: Sequence[str], purge: int) -> Parts:
     """Return training, validation and test.
+
+    A training window lies before validation with all its targets: the last H - 1 steps begin none.
 
     Args:
         panel: the series.
@@ -52,10 +84,15 @@ def parts_of(
         times = np.sort(panel.times)
         val, test = (_nth(times, share) for share in (fractions[0], fractions[0] + fractions[1]))
     gap = purge * panel.grid.step
-    return Part("train", begin, val - gap), Part("val", val, test - gap), Part("test", test, end)
+    return training(((begin, val - gap),)), Part("val", ((val, test - gap),)), Part("test", ((test, end),))
 
 
-def _nth(times: np.ndarray, share: float) -> int:
+def training(spans: tuple[tuple[int, int], ...]) -> Part:
+    """Return the part whose windows lie in these spans from their first step of the past to their last target."""
+    return Part("train", spans, whole=True)
+
+
+def _nth(times: Times, share: float) -> int:
     # A share of 1 within rounding is the end: nothing is left for the next part.
     place = round(share * len(times))
     return int(times[place]) if place < len(times) else int(times[-1]) + 1
@@ -69,24 +106,23 @@ def _moment(text: str) -> int:
 
 
 def windows_of(panel: Panel, part: Part, context: int, horizon: int, stride: int, targets: int) -> Ints:
-    """Return the first horizon row of each window whose targets lie in a part; its past may reach back before it.
+    """Return the first horizon row of each window of a part.
 
     A window lies within a segment, and has a measured target in its past and in its horizon.
 
     Args:
         panel: the series.
-        part: the times of the targets.
+        part: where they lie.
         context: steps of the past.
         horizon: steps that are forecast.
         stride: steps from one window of a segment to the next.
         targets: how many of the first values are targets.
     """
     rows = np.arange(len(panel))
-    ends = rows + horizon - 1
-    inside = (rows - context >= panel.first) & (ends <= panel.last) & (panel.times >= part.begin)
-    starts = rows[inside]
-    # Times within a segment are regular: the last target's is known without looking.
-    starts = starts[panel.times[starts] + (horizon - 1) * panel.grid.step < part.end]
+    starts = rows[(rows - context >= panel.first) & (rows + horizon - 1 <= panel.last)]
+    # Times within a segment are regular: the first and the last one of a window are known without looking.
+    step, times = panel.grid.step, panel.times[starts]
+    starts = starts[part.holds(times - context * step * part.whole, times + (horizon - 1) * step)]
     if stride > 1 and len(starts):
         begins = np.concatenate([[True], (np.diff(starts) > 1) | np.diff(panel.first[starts]).astype(bool)])
         run = np.maximum.accumulate(np.where(begins, starts, 0))
@@ -99,15 +135,19 @@ def windows_of(panel: Panel, part: Part, context: int, horizon: int, stride: int
     return kept
 
 
-def check_windows(panel: Panel, count: int, context: int, horizon: int) -> None:
-    """Raise DataError if there is no window to train on."""
+def check_windows(panel: Panel, part: Part, count: int, context: int, horizon: int) -> None:
+    """Raise DataError if a part has no window."""
     if count:
         return
-    lengths = panel.last - panel.first + 1
+    inside = part.rows(panel)
+    lengths = np.unique(panel.first[inside], return_counts=True)[1]
+    steps = int(lengths.max()) if len(lengths) else 0
+    verb, word = ("train", "training") if part.name == "train" else ("validate", "validation")
+    need = f"{context} + {horizon} steps in it" if part.whole else f"{horizon} steps in it and {context} before them"
     raise DataError(
-        "there is no window to train on",
+        f"there is no window to {verb} on",
         where=f"{len(panel.names)} series from {stamp(int(panel.times.min()))} to {stamp(int(panel.times.max()))}",
-        why=f"a window needs {context} + {horizon} steps without a long gap, of which the last {horizon} lie in the "
-        f"training part; the longest segment has {int(lengths.max())} steps",
+        why=f"a window of the {word} part has {need}, without a long gap; the longest segment has "
+        f"{int((panel.last - panel.first).max()) + 1} steps, and at most {steps} of one lie in the {word} part",
         do=f"give a smaller task.context (now {context}) or task.horizon (now {horizon}), or more data",
     )

@@ -18,6 +18,7 @@ from trainkit.tables import counted
 
 from .answers import answers_of, course_of
 from .calendar import Calendar, usual_calendar
+from .folds import Fold, Folding, folded
 from .forecasters import Forecaster, ModelName
 from .forecasts import baselines_of, predictions_of
 from .inputs import Ends, ends_of
@@ -31,13 +32,13 @@ from .schema import Schema
 from .splitting import Part, check_windows, parts_of, windows_of
 from .tft import QUANTILES
 from .times import TimeFormat
-from .windows import Windows
+from .windows import SHARED, Windows
 
 EMBEDDED = "embedded sample: three servers, July 2013"
 Share = Annotated[float, Field(ge=0, le=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 WINDOW = ("past_values", "past_observed_mask", "future_values", "future_observed_mask")
-OF_SERIES = ("loc", "scale", "season_error", "series", "start", "start_time", "target_names")
+OF_SERIES = ("loc", "scale", "season_error", "series", "start", "start_time", *SHARED)
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Read:
     parts: tuple[Part, ...]
     windows: dict[str, Windows]
     findings: tuple[Finding, ...]
+    fold: Fold | None
 
     def facts(self) -> dict[str, float | str]:
         """Return figures for people."""
@@ -62,8 +64,10 @@ class Read:
             "step": duration(panel.grid.step),
             "first time": stamp(int(panel.times.min())),
             "last time": stamp(int(panel.times.max())),
-            "validation from": stamp(self.parts[1].begin),
+            "training": ", ".join(f"{stamp(begin)} to {stamp(end)}" for begin, end in self.parts[0].spans),
+            "validation": f"{stamp(self.parts[1].begin)} to {stamp(self.parts[1].end)}",
             "test from": stamp(self.parts[2].begin),
+            **({"fold": str(self.fold)} if self.fold else {}),
             "segments": len(np.unique(panel.first)),
             "missing": f"{np.isnan(panel.values[:, :targets]).mean():.2%} of the targets",
             "season": counted(self.season, "step"),
@@ -90,7 +94,9 @@ class SeriesTask:
         max_gap: most missing steps that a window may cross.
         split: shares of training, validation and test, by time; the same moments for all series.
         cuts: when validation and test begin and, if a third one is given, when the test ends, in place of shares.
-        purge: steps before validation and before test that are in no part.
+        purge: steps between training and validation, and before test, that are in no part.
+        fold: of cross-validation, as 2/5: the second of five.
+        folding: what a fold trains on: all rows before its validation, as many as without folds, those on both sides.
         stride: steps from one training window to the next.
         eval_stride: the same for validation and test.
         scaling: of each series and column, learned from training rows: mean and deviation, median and quartiles, asinh
@@ -127,6 +133,8 @@ class SeriesTask:
         split: tuple[Share, Share, Share] = (0.7, 0.15, 0.15),
         cuts: tuple[str, ...] = (),
         purge: NonNegativeInt = 0,
+        fold: str | None = None,
+        folding: Folding = "expanding",
         stride: PositiveInt = 1,
         eval_stride: PositiveInt = 1,
         scaling: Method = "standard",
@@ -153,6 +161,7 @@ class SeriesTask:
         asked = Schema(time or "", series or "", targets, observed, known, statics)
         self.reading = Reading(asked, TimeFormat(time_format, time_zone), step, max_gap)
         self.split, self.cuts, self.purge = split, cuts, purge
+        self.fold = Fold.of(fold, folding)
         self.strides = {"train": stride, "val": eval_stride, "test": eval_stride}
         self.scaling: Method = scaling
         self.calendar, self.season = calendar, season
@@ -214,10 +223,11 @@ class SeriesTask:
         """
         del seed
         found = self._read(SAMPLE if data is None else Path(data))
-        check_windows(found.panel, len(found.windows["train"]), self.context, self.horizon)
+        self._check(found)
         source = EMBEDDED if data is None else str(data)
         facts = found.facts()
         shown = f"{source}; {facts['columns']}; step {facts['step']}; season {facts['season']}"
+        shown += f"; fold {self.fold}" if self.fold else ""
         remarks = [] if data is None else [f"{item.place}: {item.text}" for item in found.findings]
         parts = {name: part if len(part) else None for name, part in found.windows.items()}
         train = parts["train"]
@@ -228,6 +238,8 @@ class SeriesTask:
     def _read(self, data: Path) -> Read:
         panel, schema, findings = self.reading.read([data])
         parts = parts_of(panel, self.split, self.cuts, self.purge)
+        if self.fold:
+            parts = folded(panel, parts, self.fold, self.purge, self.horizon)
         targets = len(schema.targets)
         windows = {
             part.name: Windows(
@@ -240,8 +252,13 @@ class SeriesTask:
         }
         season = self.season or usual_season(panel.grid.step, self.context)
         calendar = usual_calendar(panel.grid.step) if self.calendar is None else self.calendar
-        found = Read(panel, schema, season, calendar, parts, windows, tuple(findings))
+        found = Read(panel, schema, season, calendar, parts, windows, tuple(findings), self.fold)
         return Read(**{**vars(found), "findings": (*findings, *self._remarks(found))})
+
+    def _check(self, found: Read) -> None:
+        """Raise DataError if there is no window to train on, or, in a fold, none to validate on."""
+        for part in found.parts[: 2 if self.fold else 1]:
+            check_windows(found.panel, part, len(found.windows[part.name]), self.context, self.horizon)
 
     def _remarks(self, found: Read) -> list[Finding]:
         """Return what windows and parts make notable."""
@@ -258,7 +275,7 @@ class SeriesTask:
             for part in found.parts[1:]
             if not len(found.windows[part.name])
         ]
-        train = panel.times < found.parts[0].end
+        train = found.parts[0].rows(panel)
         unseen = sorted(set(panel.series.tolist()) - set(panel.series[train].tolist()))
         if unseen:
             text = f"no training row in {len(unseen)} of {len(panel.names)} series: scaled by all series together"
@@ -276,17 +293,16 @@ class SeriesTask:
         found = self._read(data)
         counts = {name: len(part) for name, part in found.windows.items() if len(part)}
         findings = list(found.findings)
-        if "train" not in counts:
-            try:
-                check_windows(found.panel, 0, self.context, self.horizon)
-            except DataError as error:
-                findings.append(Finding("no window", ".", f"{error.what}: {error.why}"))
+        try:
+            self._check(found)
+        except DataError as error:
+            findings.append(Finding("no window", ".", f"{error.what}: {error.why}"))
         return Inspection(str(data), "table of series", counts, tuple(findings), found.facts())
 
     def fit(self, train: Any) -> None:
-        """Learn scales, seasons and words from the rows before validation, and scale all windows by them."""
+        """Learn scales, seasons and words from the rows of training, and scale all windows by them."""
         found = self._found
-        rows = found.panel.times < found.parts[0].end
+        rows = found.parts[0].rows(found.panel)
         self.learned = Learned.from_rows(found.panel, found.schema, rows, found.season, found.calendar, self.scaling)
         self._scale()
         if train.store is None:
@@ -316,7 +332,7 @@ class SeriesTask:
             for name, value in first.items()
             if isinstance(value, Tensor)
         }
-        return batch | {"target_names": first["target_names"]}
+        return batch | {name: first[name] for name in SHARED}
 
     def predict(self, model: nn.Module, batch: Batch, outputs: Outputs) -> Mapping[str, Any]:
         """Return forecasts and truth in original units."""

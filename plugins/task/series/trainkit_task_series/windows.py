@@ -11,6 +11,9 @@ from torch import Tensor
 
 from .panel import Ints, stamp
 
+# What is the same for all samples of a batch.
+SHARED = ("target_names", "series_names")
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -44,6 +47,7 @@ class Store:
         facts: [series, 3, T] loc, scale and season_error.
         statics: tensors with one row for each series.
         target_names: names of the T targets.
+        series_names: names of the series.
         asinh: whether scaled values are asinh((x - loc) / scale).
     """
 
@@ -54,7 +58,8 @@ class Store:
     facts: Tensor
     statics: dict[str, Tensor]
     target_names: tuple[str, ...]
-    asinh: bool = False
+    series_names: tuple[str, ...]
+    asinh: bool
 
     def batch(self, starts: Tensor, context: int, horizon: int) -> dict[str, Any]:
         """Return the windows whose horizons begin at these rows [B]."""
@@ -89,6 +94,7 @@ class Store:
             "start": start,
             "start_time": start_time,
             "target_names": self.target_names,
+            "series_names": self.series_names,
         }
 
 
