@@ -19,7 +19,7 @@ class TestSeriesConformance(TaskConformance):
     component = "series"
     options = SMALL
     # Columns, splits, windows and a model are set here; flat names spare the user a level of nesting.
-    most_options = 30
+    most_options = 32
 
     def written(self, folder):
         folder.mkdir()
@@ -33,6 +33,10 @@ class TestSeriesConformance(TaskConformance):
 class TestSeriesLinearConformance(TestSeriesConformance):
     options = {**SMALL, "model": "dlinear", "quantiles": (), "statics": ("series",)}
     overfit_lr = 1e-2
+
+
+class TestSeriesAsinhConformance(TestSeriesConformance):
+    options = {**SMALL, "scaling": "asinh", "season_skip": True}
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +126,18 @@ def test_forecasts_are_told_with_what_counted(fitted):
     assert list(weights["future"])[-1] == "distance"
     assert answer.files[".png"].startswith(b"\x89PNG")
     assert "://" not in answer.files[".html"]
+
+
+def test_the_weights_of_a_season_skip_have_names():
+    task = SeriesTask(**SMALL, season_skip=True)
+    splits = task.read(None, 0)
+    task.fit(splits.train)
+    batch = batch_of(splits.val, 1)
+    sample = {name: value[0] if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+    with torch.no_grad():
+        (answer,) = task.answers(task.build_model().eval(), batch, [sample])
+    targets = ["cpu", "memory", "disk", "network"]
+    assert list(answer.data["variable_weights"]["future"])[:4] == [f"{name} a season before" for name in targets]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import inspect
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from trainkit_task_series.naive import seasonal_naive
 from trainkit_task_series.tft import QUANTILES, TemporalFusionTransformer, Variables
 from trainkit_task_series.window import level_and_spread
 
@@ -192,6 +193,42 @@ def test_with_instance_norm_a_forecast_moves_with_its_window():
     model, _ = made(instance_norm=True)
     inputs["past_values"] = inputs["past_values"] * torch.nan
     assert model(**inputs)["quantiles"].isfinite().all(), "nothing measured at all"
+
+
+def test_with_a_season_skip_it_can_repeat_the_last_season():
+    model, inputs = made(season_skip=4)
+    for layer in (model.head, model.season_gate):
+        layer.weight.data.zero_()
+    model.head.bias.data.zero_()
+    expected = seasonal_naive(inputs["past_values"], inputs["past_observed_mask"], HORIZON, 4)[..., None]
+    for bias, share in ((100.0, 1.0), (0.0, 0.5), (-100.0, 0.0)):
+        model.season_gate.bias.data.fill_(bias)
+        found = model(**inputs)["quantiles"]
+        torch.testing.assert_close(found, (share * expected).expand_as(found))
+
+
+def test_with_a_season_skip_the_last_season_is_an_input_of_the_horizon():
+    model, inputs = made(season_skip=4)
+    outputs = model(**inputs, output_attentions=True)
+    # Two targets, two known inputs and the distance.
+    assert outputs["future_weights"].shape == (3, HORIZON, 5)
+    assert (outputs["future_weights"] > 0).all()
+    missing = ~inputs["past_observed_mask"]
+    changed = {**inputs, "past_values": inputs["past_values"].masked_fill(missing, torch.nan)}
+    assert torch.equal(model(**changed)["quantiles"], outputs["quantiles"])
+    inputs["past_values"].requires_grad_()
+    model.season_embedding.weight.grad = None
+    model.train()(**inputs)["quantiles"].square().sum().backward()
+    assert (model.season_embedding.weight.grad != 0).all()
+    with pytest.raises(ValueError, match="built for 2 future inputs and is given 1"):
+        model(**{**inputs, "future_time_features": inputs["future_time_features"][..., :1]})
+
+
+def test_a_season_skip_moves_with_the_window_that_instance_norm_is_about():
+    model, inputs = made(season_skip=4, instance_norm=True)
+    shift = torch.tensor([5.0, -3.0])
+    before, after = (model(**{**inputs, "past_values": inputs["past_values"] + by})["quantiles"] for by in (0, shift))
+    torch.testing.assert_close(after - before, shift[:, None].expand_as(after), atol=1e-4, rtol=1e-4)
 
 
 def test_each_target_has_a_head_of_its_own():

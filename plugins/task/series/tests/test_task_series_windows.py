@@ -9,6 +9,7 @@ import pytest
 import torch
 from trainkit.errors import UsageError
 from trainkit_task_series.calendar import calendar_features, usual_calendar
+from trainkit_task_series.forecasts import unscaled
 from trainkit_task_series.panel import DAY, Grid
 from trainkit_task_series.scaling import location_and_scale, season_error
 from trainkit_task_series.splitting import Part, windows_of
@@ -130,6 +131,53 @@ def test_scaling_is_undone_exactly(csv):
         restored = batch["future_values"] * batch["scale"][:, None] + batch["loc"][:, None]
         start = int(splits.test.starts[0])
         assert np.allclose(restored[0], task.found.panel.values[start : start + 5], rtol=1e-6, atol=1e-6)
+
+
+def heavy(i):
+    """Return a load of about 10 that bursts to thousands, with gaps."""
+    return "" if i % 17 == 4 else f"{4000 + i if i % 50 == 9 else 10 + (i * 7) % 13:.3f}"
+
+
+def test_asinh_bends_heavy_tails_and_is_undone_in_original_units(csv):
+    task, splits = fitted(csv(value=heavy), scaling="asinh")
+    robust, _ = fitted(csv(value=heavy), scaling="robust")
+    assert np.array_equal(task.learned.scaling.loc, robust.learned.scaling.loc)
+    assert np.array_equal(task.learned.scaling.scale, robust.learned.scaling.scale)
+    batch = splits.test.__getitems__([0, 30])
+    loc, scale = batch["loc"][:, None], batch["scale"][:, None]
+    for place, start in enumerate(splits.test.starts[[0, 30]].tolist()):
+        raw = torch.from_numpy(task.found.panel.values[start : start + 5])
+        mask = batch["future_observed_mask"][place]
+        bent = ((raw - loc[place]) / scale[place]).asinh()
+        assert torch.allclose(batch["future_values"][place][mask].double(), bent[mask], atol=1e-6)
+        assert torch.allclose(unscaled(batch["future_values"], batch)[place][mask].double(), raw[mask], rtol=1e-5)
+    assert splits.train.store.rows.abs().max() < 8 < robust.found.windows["train"].store.rows.abs().max()
+
+
+def test_asinh_changes_no_baseline_and_keeps_the_order_of_quantiles(csv):
+    batches = {}
+    for scaling in ("asinh", "standard"):
+        task, splits = fitted(csv(value=heavy), scaling=scaling)
+        batch = splits.test.__getitems__([0, 7])
+        batches[scaling] = task.baselines()["persistence"](batch)["forecast"]
+    assert torch.allclose(batches["asinh"], batches["standard"], rtol=1e-4)
+    task, splits = fitted(csv(value=heavy), scaling="asinh")
+    batch = splits.test.__getitems__([0])
+    wild = torch.linspace(-200, 200, 7).expand(1, 5, 1, 7)
+    found = unscaled(wild, batch)
+    assert found.isfinite().all(), "beyond what a float holds, were it not limited"
+    assert (found.diff(dim=-1) >= 0).all()
+
+
+def test_a_state_tells_how_its_scales_are_meant(csv):
+    task, _ = fitted(csv(value=heavy), scaling="asinh")
+    assert "asinh_mask" in task.sample_keys
+    again = SeriesTask(context=60, horizon=5)
+    again.load_state_dict(task.state_dict())
+    other = again.inputs([csv(value=heavy)]).windows.__getitems__([0])
+    assert other["asinh_mask"].tolist() == [[True]]
+    plain, windows = fitted(csv(value=heavy))
+    assert "asinh_mask" not in plain.sample_keys | set(windows.train.__getitems__([0]))
 
 
 def test_robust_scale_of_the_specification():

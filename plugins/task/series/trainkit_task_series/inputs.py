@@ -13,7 +13,7 @@ from trainkit.tables import listed
 from .learned import Learned
 from .panel import Grid, Panel, duration, stamp
 from .rows import Rows
-from .scaling import Method, Scaling
+from .scaling import Scaling
 from .times import Times
 from .windows import SHARED, Windows
 
@@ -45,7 +45,7 @@ class Ends:
         ]
 
 
-def ends_of(rows: Rows, learned: Learned, context: int, horizon: int, method: Method) -> Ends:
+def ends_of(rows: Rows, learned: Learned, context: int, horizon: int) -> Ends:
     """Return the end of each series: its last `context` steps, and what is known of the `horizon` after them.
 
     Steps that are not there count as missing.
@@ -75,7 +75,7 @@ def ends_of(rows: Rows, learned: Learned, context: int, horizon: int, method: Me
     times = grid.times((last[:, None] - context + 1 + np.arange(length)).reshape(-1), series)
     flat = values.reshape(count * length, -1)
     panel = Panel(rows.names, series, first, first + length - 1, times, flat, rows.statics, grid)
-    scaling, own = _scaling(panel, learned, targets, method)
+    scaling, own = _scaling(panel, learned, targets)
     windows = Windows(np.arange(count) * length + context, context, horizon, rows.names)
     windows.store = learned.store(panel, scaling)
     return Ends(panel, windows, frozenset(own))
@@ -94,12 +94,14 @@ def _check_known(ahead: np.ndarray, learned: Learned, names: Sequence[str], last
     )
 
 
-def _scaling(panel: Panel, learned: Learned, targets: int, method: Method) -> tuple[Scaling, Sequence[str]]:
+def _scaling(panel: Panel, learned: Learned, targets: int) -> tuple[Scaling, Sequence[str]]:
     """Return scales of the panel's series: those of training by name, or of their own past."""
     trained = {name: place for place, name in enumerate(learned.scaling.names)}
     everything = np.ones(len(panel), dtype=bool)
     follows = np.arange(len(panel)) - learned.season >= panel.first
-    own = Scaling.learned(panel.names, panel.series, panel.values, follows, everything, method, learned.season, targets)
+    own = Scaling.learned(
+        panel.names, panel.series, panel.values, follows, everything, learned.scaling.method, learned.season, targets
+    )
     unknown = []
     for place, name in enumerate(panel.names):
         if name not in trained:

@@ -53,20 +53,21 @@ class Insight:
         return "\n".join(lines)
 
 
-def variables_of(schema: Schema, calendar: Sequence[Calendar]) -> dict[str, list[str]]:
+def variables_of(schema: Schema, calendar: Sequence[Calendar], season_skip: bool) -> dict[str, list[str]]:
     """Return the names of the variables of each selection, in the model's order."""
     clock: list[str] = []
     for name in calendar:
         clock += [f"{name} (sine)", f"{name} (cosine)"] if name in CIRCLES else [name]
     known = [*schema.known, *clock, DISTANCE]
-    return {"past": [*schema.targets, *schema.observed, *known], "future": known}
+    before = [f"{name} a season before" for name in schema.targets] if season_skip else []
+    return {"past": [*schema.targets, *schema.observed, *known], "future": [*before, *known]}
 
 
-def insights_of(outputs: Mapping[str, Any], context: int, learned: Learned) -> list[Insight]:
+def insights_of(outputs: Mapping[str, Any], context: int, learned: Learned, season_skip: bool) -> list[Insight]:
     """Return what counted for each sample; none where the model tells nothing."""
     if "attentions" not in outputs:
         return []
-    names = variables_of(learned.schema, learned.calendar)
+    names = variables_of(learned.schema, learned.calendar, season_skip)
     words = [name for name, found in zip(learned.schema.statics, learned.words, strict=True) if found]
     names["static"] = words + [name for name in learned.schema.statics if name not in words]
     attention = outputs["attentions"].float().mean(1).cpu().numpy()

@@ -59,7 +59,7 @@ class Scaling:
         scale: [series, V].
         season_error: [series, T], NaN where it is not known.
         known: [series] whether training rows were there; the others take what holds for all series together.
-        asinh: whether scaled values are asinh((x - loc) / scale), rather than (x - loc) / scale.
+        method: how they were learned; with asinh scaled values are asinh((x - loc) / scale), else (x - loc) / scale.
     """
 
     names: tuple[str, ...]
@@ -67,7 +67,12 @@ class Scaling:
     scale: Array
     season_error: Array
     known: tuple[bool, ...]
-    asinh: bool
+    method: Method
+
+    @property
+    def asinh(self) -> bool:
+        """Return whether scaled values are bent by asinh."""
+        return self.method == "asinh"
 
     def scaled(self, values: Array, series: np.ndarray) -> Array:
         """Return values [N, V] of rows of these series [N], scaled."""
@@ -113,8 +118,7 @@ class Scaling:
             scales.append(np.where(there, scale, pooled_scale))
             known.append(bool(there[:targets].any()))
             errors.append(season_error(values[:, :targets], rows[follows[rows]], season))
-        asinh = method == "asinh"
-        return cls(tuple(names), np.stack(locs), np.stack(scales), np.stack(errors), tuple(known), asinh)
+        return cls(tuple(names), np.stack(locs), np.stack(scales), np.stack(errors), tuple(known), method)
 
     def state_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -124,7 +128,7 @@ class Scaling:
             "scale": self.scale.tolist(),
             "season_error": [[None if np.isnan(x) else x for x in row] for row in self.season_error.tolist()],
             "known": list(self.known),
-            "asinh": self.asinh,
+            "method": self.method,
         }
 
     @classmethod
@@ -137,5 +141,5 @@ class Scaling:
             np.array(state["scale"], dtype=np.float64),
             np.array(errors, dtype=np.float64),
             tuple(state["known"]),
-            state["asinh"],
+            state["method"],
         )

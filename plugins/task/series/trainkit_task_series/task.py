@@ -347,12 +347,12 @@ class SeriesTask:
         """Read series whose next steps are asked; of a new one the past is scaled by itself."""
         learned = self._learned
         rows = self.reading.rows(paths, learned.schema)
-        return ends_of(rows, learned, self.context, self.horizon, self.scaling)
+        return ends_of(rows, learned, self.context, self.horizon)
 
     def answers(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> list[Answer]:
         """Return for each sample the next steps with their quantiles, as tables and plots."""
         outputs = bind_model(model)({**batch, "output_attentions": True})
-        insights = insights_of(outputs, self.context, self._learned)
+        insights = insights_of(outputs, self.context, self._learned, self.forecaster.season_skip)
         levels = [float(f"{level:.6g}") for level in self.forecaster.quantiles]
         return answers_of(batch, predictions_of(batch, outputs), levels, samples, self._learned, insights)
 
