@@ -95,6 +95,17 @@ class TestForecastError(MetricConformance):
     )
 
 
+def of_series(numbers, count=4, **options):
+    """Return the batch of a sample for each of these series."""
+    names = tuple(f"machine-{number}" for number in range(count))
+    return {**batch(samples=len(numbers), **options), "series": torch.tensor(numbers), "series_names": names}
+
+
+class TestForecastErrorBySeries(MetricConformance):
+    component = "forecast-error"
+    cases = ((of_series([2, 0, 2, 1, 0]), by_definition(of_series([2, 0, 2, 1, 0]))),)
+
+
 class TestForecastErrorOfABand(MetricConformance):
     component = "forecast-error"
     options = {"main": "winkler", "interval": (0.1, 0.5), "steps": (2,), "target_figures": ("wape",)}
@@ -161,6 +172,70 @@ def test_every_cell_can_be_asked_for():
     metric.update(**values)
     alone = by_definition(part(values, slice(2, 3), slice(1, 2)))
     assert metric.figures(step=3, target=1) == pytest.approx(alone, rel=1e-6)
+
+
+def test_each_series_by_definition():
+    values = of_series([2, 0, 2, 1, 0])
+    found = computed(values)
+    metric = ForecastError()
+    metric.update(**values)
+    by_sample = ("forecast", "truth", "truth_mask", "forecast_quantiles", "season_error", "scale")
+    for number in (0, 1, 2):
+        mine = values["series"] == number
+        alone = by_definition({name: values[name][mine] for name in by_sample})
+        for figure in ("mase", "mae", "crps", "coverage"):
+            assert found[f"{figure}/series/machine-{number}"] == pytest.approx(alone[figure], rel=1e-6)
+        assert metric.figures(series=number) == pytest.approx(alone, rel=1e-6)
+    # A series without a window in the split has no row.
+    assert not any(name.endswith("machine-3") for name in found)
+    second = {name: values[name][values["series"] == 2] for name in by_sample}
+    cell = by_definition(part(values | second, targets=slice(1, 2)))
+    assert metric.figures(series=2, target=1) == pytest.approx(cell, rel=1e-6)
+
+
+def test_series_change_no_other_row():
+    values = of_series([2, 0, 2, 1, 0])
+    found = computed(values)
+    plain = computed(values, series_figures=())
+    assert plain == {name: value for name, value in found.items() if "/series/" not in name}
+    assert plain == computed({name: value for name, value in values.items() if name != "series_names"})
+    assert not any("/series/" in name for name in computed({**values, "series": torch.zeros(5, dtype=torch.long)}))
+
+
+def test_of_many_series_the_worst_are_told(caplog):
+    values = of_series(list(range(40)), count=40)
+    metric = ForecastError()
+    metric.update(**values)
+    found = metric.compute()
+    by_mase = sorted(range(40), key=lambda number: -metric.figures(series=number)["mase"])
+    shown = [name for name in found if name.startswith("mase/series/")]
+    assert shown == [f"mase/series/machine-{number}" for number in by_mase[:3]]
+    metric.compute()
+    assert caplog.messages == ["forecast-error: of 40 series the 3 worst by mase have rows of their own"]
+    assert sum(name.startswith("mase/series/") for name in computed(of_series(list(range(32)), count=32))) == 32
+
+
+def test_the_worst_coverage_is_the_lowest():
+    values = of_series(list(range(40)), count=40)
+    metric = ForecastError(main="coverage")
+    metric.update(**values)
+    shown = [name for name in metric.compute() if name.startswith("coverage/series/")]
+    lowest = min(range(40), key=lambda number: metric.figures(series=number)["coverage"])
+    assert shown[0] == f"coverage/series/machine-{lowest}"
+
+
+def test_names_of_rows_never_collide():
+    values = batch() | {"target_names": ("a/b", "a_b", "step-6")}
+    found = computed(values)
+    assert [name for name in found if name.startswith("rmse/")] == ["rmse/a_b", "rmse/a_b_", "rmse/step-6_"]
+    assert found["mae/step-6"] == computed(batch())["mae/step-6"]
+
+
+def test_a_step_of_a_series_is_not_kept():
+    metric = ForecastError()
+    metric.update(**of_series([0, 1]))
+    with pytest.raises(ValueError, match="not told apart by series"):
+        metric.figures(step=1, series=0)
 
 
 def test_steps_are_spread_over_the_horizon():

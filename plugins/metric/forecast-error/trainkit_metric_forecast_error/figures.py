@@ -1,30 +1,41 @@
-"""From sums to figures: ratios, taken once everything is summed."""
+"""From sums to figures: ratios, taken once everything is summed, of as many cells as there are at once."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 Figure = Literal[
     "mae", "rmse", "smape", "mape", "wape", "mase", "scaled-mae", "scaled-mse",
     "pinball", "crps", "q-risk", "coverage", "width", "winkler", "crossing",
 ]  # fmt: skip
+Values = NDArray[np.float64]
+
+OF_POINTS = ("count", "error", "square", "level", "symmetric", "relative", "relative_count")
 
 
-def ratio(part: float, whole: float) -> float:
+def ratio(part: ArrayLike, whole: ArrayLike) -> Values:
     """Return part / whole; NaN where the whole is nothing."""
-    return part / whole if whole else float("nan")
+    parts, wholes = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        found: Values = np.divide(parts, wholes, out=np.full(wholes.shape, np.nan), where=wholes != 0)
+    return found
 
 
-def figures_of(sums: Mapping[str, float]) -> dict[str, float]:
-    """Return every figure that the sums are there for; those of the point forecast always, NaN if need be."""
-    s = {"count": 0.0, "error": 0.0, "square": 0.0, "level": 0.0, "symmetric": 0.0, "relative": 0.0}
-    s |= {"relative_count": 0.0, **sums}
+def figures_of(sums: Mapping[str, ArrayLike]) -> dict[str, Values]:
+    """Return every figure that the sums are there for; those of the point forecast always, NaN if need be.
+
+    Args:
+        sums: by name, of any one shape; figures have the same.
+    """
+    s = {name: np.zeros(()) for name in OF_POINTS} | {name: np.asarray(amount) for name, amount in sums.items()}
     count = s["count"]
     found = {
         "mae": ratio(s["error"], count),
-        "rmse": math.sqrt(ratio(s["square"], count)),
+        "rmse": np.sqrt(ratio(s["square"], count)),
         "smape": ratio(s["symmetric"], count),
         "mape": ratio(s["relative"], s["relative_count"]),
         "wape": ratio(s["error"], s["level"]),
@@ -37,7 +48,7 @@ def figures_of(sums: Mapping[str, float]) -> dict[str, float]:
     return found | _of_quantiles(s)
 
 
-def _of_quantiles(s: Mapping[str, float]) -> dict[str, float]:
+def _of_quantiles(s: Mapping[str, Values]) -> dict[str, Values]:
     costs = {name.removeprefix("pinball "): cost for name, cost in s.items() if name.startswith("pinball ")}
     if not costs:
         return {}

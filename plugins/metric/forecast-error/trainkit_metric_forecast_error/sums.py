@@ -1,4 +1,4 @@
-"""What a batch of forecasts adds to sums over samples, kept for each step of the horizon and each target: [H, T]."""
+"""What a batch of forecasts adds to sums: for each step of the horizon and target, and for each sample and target."""
 
 from __future__ import annotations
 
@@ -8,7 +8,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Sums = dict[str, Tensor]
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """Hold a sum of amounts [B, H, T]: over the samples [H, T], and over the steps [B, T]."""
+
+    by_step: Tensor
+    by_sample: Tensor
+
+    @classmethod
+    def of(cls, amounts: Tensor) -> Total:
+        """Return both sums of amounts [B, H, T]."""
+        return cls(amounts.sum(0), amounts.sum(1))
+
+
+Sums = dict[str, Total]
 
 
 @dataclass(frozen=True)
@@ -18,11 +32,9 @@ class Truth:
     values: Tensor
     measured: Tensor
 
-    def total(self, amounts: Tensor) -> Tensor:
-        """Return the sum over the samples of what was measured: [H, T], or [H, T, ...]."""
-        extra = amounts.ndim - self.measured.ndim
-        there = self.measured.reshape(*self.measured.shape, *[1] * extra)
-        return torch.where(there, amounts, 0.0).sum(0)
+    def total(self, amounts: Tensor) -> Total:
+        """Return the sums of amounts [B, H, T] over what was measured."""
+        return Total.of(torch.where(self.measured, amounts, 0.0))
 
 
 def truth_of(truth: Tensor, mask: Tensor | None) -> Truth:
@@ -42,13 +54,13 @@ def point_sums(forecast: Tensor, truth: Truth) -> Sums:
     size, level = errors.abs(), truth.values.abs()
     both, moved = level + forecast.abs(), truth.measured & (level > 0)
     return {
-        "count": truth.measured.double().sum(0),
+        "count": Total.of(truth.measured.double()),
         "error": truth.total(size),
         "square": truth.total(errors.square()),
         "level": truth.total(level),
         "symmetric": truth.total(2 * size / both.masked_fill(both == 0, 1.0)),
-        "relative": torch.where(moved, size / level.where(moved, 1.0), 0.0).sum(0),
-        "relative_count": moved.double().sum(0),
+        "relative": Total.of(torch.where(moved, size / level.where(moved, 1.0), 0.0)),
+        "relative_count": Total.of(moved.double()),
     }
 
 
@@ -63,7 +75,7 @@ def seasonal_sums(forecast: Tensor, truth: Truth, season_error: Tensor) -> Sums:
     unit = season_error.double().unsqueeze(1)
     there = truth.measured & (unit > 0) & unit.isfinite()
     scaled = (forecast - truth.values).abs() / torch.where(there, unit, 1.0)
-    return {"seasonal": torch.where(there, scaled, 0.0).sum(0), "seasonal_count": there.double().sum(0)}
+    return {"seasonal": Total.of(torch.where(there, scaled, 0.0)), "seasonal_count": Total.of(there.double())}
 
 
 def scaled_sums(forecast: Tensor, truth: Truth, scale: Tensor) -> Sums:
@@ -86,13 +98,16 @@ def quantile_sums(quantiles: Tensor, truth: Truth, levels: Sequence[float]) -> S
         truth: the measured values.
         levels: Q of them, rising.
     """
-    odds = quantiles.new_tensor(levels)
-    errors = truth.values.unsqueeze(-1) - quantiles
-    costs = truth.total(torch.maximum(odds * errors, (odds - 1) * errors))
-    crossed = truth.total((quantiles.diff(dim=-1) < 0).double().sum(-1))
-    by_level = {pinball(level): costs[..., place] for place, level in enumerate(levels)}
-    seen = {"quantile_count": truth.measured.double().sum(0), "quantile_level": truth.total(truth.values.abs())}
-    return {**by_level, "crossed": crossed, **seen}
+    sums = {}
+    for level, forecast in zip(levels, quantiles.unbind(-1), strict=True):
+        errors = truth.values - forecast
+        sums[pinball(level)] = truth.total(torch.maximum(level * errors, (level - 1) * errors))
+    return {
+        **sums,
+        "crossed": truth.total((quantiles.diff(dim=-1) < 0).double().sum(-1)),
+        "quantile_count": Total.of(truth.measured.double()),
+        "quantile_level": truth.total(truth.values.abs()),
+    }
 
 
 def interval_sums(low: Tensor, high: Tensor, truth: Truth, miss_rate: float) -> Sums:
@@ -118,3 +133,15 @@ def interval_sums(low: Tensor, high: Tensor, truth: Truth, miss_rate: float) -> 
 def pinball(level: float) -> str:
     """Return the name of the sum of the quantile loss of a level."""
     return f"pinball {level:g}"
+
+
+def by_series(sums: Sums, series: Tensor, count: int) -> Tensor:
+    """Return what each series adds to the sums, [count, T, K], K in the order of the sums.
+
+    Args:
+        sums: K of a batch.
+        series: [B] number of each sample's series.
+        count: how many series there are.
+    """
+    samples = torch.stack([total.by_sample for total in sums.values()], dim=-1)
+    return samples.new_zeros(count, *samples.shape[1:]).index_add_(0, series, samples)

@@ -34,8 +34,7 @@ class StockTransformer(nn.Module):
     Args:
         features: features of a bar, F.
         horizon: bars that are forecast, H.
-        targets: how many of the features are forecast; None for all of them.
-        action_steps: for how many bars ahead an action is answered, A; one, as specified.
+        targets: how many values of a bar are forecast, T; None for as many as there are features.
         dropout: share of features dropped in training.
         causal: whether a bar sees only itself and earlier ones; as all are past, it need not.
         width: features of a state, d; a multiple of the heads.
@@ -49,7 +48,6 @@ class StockTransformer(nn.Module):
         features: int,
         horizon: int = 5,
         targets: int | None = None,
-        action_steps: int = 1,
         dropout: float = 0.15,
         causal: bool = False,
         width: int = WIDTH,
@@ -60,7 +58,7 @@ class StockTransformer(nn.Module):
         super().__init__()
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of {heads} heads")
-        self.features, self.horizon, self.action_steps, self.causal = features, horizon, action_steps, causal
+        self.features, self.horizon, self.heads, self.causal = features, horizon, heads, causal
         self.recompute = False
         self.embed, self.norm, self.drop = nn.Linear(features, width), nn.LayerNorm(width), nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
@@ -69,7 +67,7 @@ class StockTransformer(nn.Module):
         )
         self.price_head, self.action_head = (
             nn.Sequential(nn.Linear(width, HIDDEN), nn.GELU(), nn.Dropout(dropout), nn.Linear(HIDDEN, outputs))
-            for outputs in (horizon * (targets or features), action_steps * ACTIONS)
+            for outputs in (horizon * (features if targets is None else targets), ACTIONS)
         )
 
     def gradient_checkpointing_enable(self) -> None:
@@ -83,13 +81,13 @@ class StockTransformer(nn.Module):
         past_covariates: Tensor | None = None,
         past_time_features: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Return `prices` [B, H, targets], scaled, and `actions` [B, A, 3], logits of buy, hold and sell.
+        """Return `prices` [B, H, T], scaled, the same as `point`, and `actions` [B, 3].
 
-        With C bars of the past, F their features in all:
+        Actions are logits of buy, hold and sell at the next close. With C bars of the past, F their features in all:
 
         Args:
-            past_values: [B, C, T] scaled.
-            past_observed_mask: [B, C, T] bool; a bar without any measured value is padding. Elsewhere what is missing
+            past_values: [B, C, V] scaled.
+            past_observed_mask: [B, C, V] bool; a bar without any measured value is padding. Elsewhere what is missing
                 counts as 0. None where all is measured.
             past_covariates: [B, C, O].
             past_time_features: [B, C, K].
@@ -106,18 +104,27 @@ class StockTransformer(nn.Module):
             bars = torch.where(padding[..., None], 0.0, bars)
         x = self.embed(bars)
         x = self.drop(self.norm(x + places(x.shape[1], x.shape[2], x.device).to(x)))
-        # A sample of nothing but padding looks at it: attention to nothing would be no number.
-        ignored = None if padding is None else padding & ~padding.all(1, keepdim=True)
-        ahead = None
-        if self.causal:
-            ahead = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
+        ahead, ignored = self._hidden(x, padding)
         for block in self.blocks:
             x = self._through(block, x, ahead, ignored)
         state = pooled(x, padding)
-        return {
-            "prices": self.price_head(state).unflatten(1, (self.horizon, -1)),
-            "actions": self.action_head(state).unflatten(1, (self.action_steps, ACTIONS)),
-        }
+        prices = self.price_head(state).unflatten(1, (self.horizon, -1))
+        return {"prices": prices, "point": prices, "actions": self.action_head(state)}
+
+    def _hidden(self, x: Tensor, padding: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Return which bars a bar does not see, [C, C] or [B * heads, C, C], and which none sees, [B, C].
+
+        Attention to nothing would be no number: a sample of nothing but padding looks at it, and so does padding that
+        comes first where no later bar may be seen. Pooling leaves its states out.
+        """
+        if not self.causal:
+            return None, None if padding is None else padding & ~padding.all(1, keepdim=True)
+        bars = x.shape[1]
+        ahead = torch.ones(bars, bars, dtype=torch.bool, device=x.device).triu(1)
+        if padding is None:
+            return ahead, None
+        hidden = (ahead | padding[:, None, :]) & ~torch.eye(bars, dtype=torch.bool, device=x.device)
+        return hidden.repeat_interleave(self.heads, 0), None
 
     def _through(self, block: nn.Module, x: Tensor, ahead: Tensor | None, ignored: Tensor | None) -> Tensor:
         if not (self.recompute and torch.is_grad_enabled()):

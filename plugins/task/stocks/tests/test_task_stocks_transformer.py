@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional as F
-from trainkit_task_series.stock import StockTransformer, places, pooled
+from trainkit_task_stocks.transformer import StockTransformer, places, pooled
 
 SMALL = {"width": 32, "heads": 4, "layers": 2, "feedforward": 64}
 
@@ -33,12 +33,12 @@ def test_it_answers_with_prices_and_actions():
     model, bars, observed = made()
     outputs = model(bars, observed)
     assert outputs["prices"].shape == (3, 5, 5)
-    assert outputs["actions"].shape == (3, 1, 3)
+    assert outputs["actions"].shape == (3, 3)
+    assert outputs["point"] is outputs["prices"]
     assert all(x.isfinite().all() for x in outputs.values())
-    some, bars, _ = made(5, targets=2, action_steps=5, horizon=7)
+    some, bars, _ = made(5, targets=2, horizon=7)
     outputs = some(bars[..., :3], past_covariates=bars[..., 3:4], past_time_features=bars[..., 4:])
     assert outputs["prices"].shape == (3, 7, 2)
-    assert outputs["actions"].shape == (3, 5, 3)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -57,6 +57,32 @@ def test_where_padding_stands_and_what_it_holds_changes_nothing(causal):
     model.train()
     sum(x.square().sum() for x in model(bars, observed).values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_low_precision_stays_near_even_where_all_is_padding(kind, causal):
+    model, bars, observed = made(causal=causal)
+    exact = model(bars, observed)
+    with torch.autocast("cpu", kind):
+        mixed = model(bars, observed)
+    sum(x.float().square().sum() for x in mixed.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    with torch.no_grad():
+        low = model.to(kind)(bars.to(kind), observed)
+    for name, values in exact.items():
+        torch.testing.assert_close(mixed[name].float(), values, atol=0.03, rtol=0.03)
+        torch.testing.assert_close(low[name].float(), values, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_answers_are_the_same_with_and_without_gradients(causal):
+    model, bars, observed = made(causal=causal)
+    with_gradients = model(bars, observed)
+    with torch.inference_mode():
+        without = model(bars, observed)
+    for name, values in with_gradients.items():
+        torch.testing.assert_close(without[name], values, atol=1e-5, rtol=1e-5)
 
 
 def test_only_bars_without_any_value_are_padding_and_a_single_missing_value_is_0():
@@ -140,7 +166,7 @@ def test_it_learns_where_a_price_goes():
         ahead = (slope * torch.tensor([12, 13]) / 12)[..., None]
         outputs = model(bars)
         labels = (slope[:, 0] > 0).long() * 2
-        loss = F.mse_loss(outputs["prices"][..., :1], ahead) + 0.5 * F.cross_entropy(outputs["actions"][:, 0], labels)
+        loss = F.mse_loss(outputs["prices"][..., :1], ahead) + 0.5 * F.cross_entropy(outputs["actions"], labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
