@@ -185,7 +185,7 @@ class TemporalFusionTransformer(nn.Module):
         quantiles: Tensor = self.head(x).unflatten(-1, targets).transpose(0, 1)
         if season is None or self.season_gate is None:
             return quantiles
-        share = self.season_gate(x).sigmoid().unflatten(-1, targets).transpose(0, 1)
+        share: Tensor = self.season_gate(x).sigmoid().unflatten(-1, targets).transpose(0, 1)
         return quantiles + share * season[..., None]
 
     def _recur(self, inputs: Tensor, context: int, hidden: Tensor, cell: Tensor) -> Tensor:
