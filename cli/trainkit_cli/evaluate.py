@@ -11,7 +11,11 @@ from .request import adjustable_layer
 @click.argument("directory", metavar="RUN")
 @click.option("--split", default="test", show_default=True, metavar="train|val|test", help="Which split to measure on.")
 @click.option(
-    "--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which weights."
+    "--checkpoint",
+    metavar="best|last|NAME",
+    default="best",
+    show_default=True,
+    help="Which weights; a name is that of a folder in RUN/checkpoints.",
 )
 @click.option("--guidance", metavar="S", help="Strength of guidance; as --set task.guidance=S.")
 @click.option("--set", "assignments", metavar="task.KEY=VALUE", multiple=True, help="What may change after training.")

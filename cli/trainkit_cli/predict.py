@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 @click.option("--guidance", metavar="S", help="Strength of guidance; as --set task.guidance=S.")
 @click.option("--set", "assignments", metavar="task.KEY=VALUE", multiple=True, help="What may change after training.")
 @click.option(
-    "--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True, help="Which weights."
+    "--checkpoint",
+    metavar="best|last|NAME",
+    default="best",
+    show_default=True,
+    help="Which weights; a name is that of a folder in RUN/checkpoints.",
 )
 @click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where to compute; where the run did if not given.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

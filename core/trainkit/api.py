@@ -177,7 +177,7 @@ def evaluate(
         path: the run directory.
         split: train, val or test.
         request: live objects and listeners; of its settings, only what may change after training.
-        checkpoint: 'best', or 'last' for the newest one.
+        checkpoint: 'best', 'last' for the newest one, or the name of one, as 'checkpoint-120'.
         settings: options of the task that may change after training, as {"task.guidance": 3.0}.
         device: where to compute; where the run did if not given.
     """
@@ -222,7 +222,7 @@ def predict(
         batch_size: how many inputs are answered at once; that of evaluations if not given.
         seed: decides about whatever is drawn.
         settings: options of the task that may change after training, as {"task.guidance": 3.0}.
-        checkpoint: 'best', or 'last' for the newest one.
+        checkpoint: 'best', 'last' for the newest one, or the name of one, as 'checkpoint-120'.
         device: where to compute; where the run did if not given.
         page: write index.html, with inputs and answers side by side.
 

@@ -1,7 +1,7 @@
 """Checkpoints: folders of safetensors and JSON that are found again whole, whatever ended the run.
 
 How one is written is told in commit.py, how one is read in saved.py. Only when it is durable is it reported, best.json
-moved, and what is no longer needed removed. tests/core/test_checkpoint_crash.py replays every state that a power cut
+written, and what is no longer needed removed. tests/core/test_checkpoint_crash.py replays every state that a power cut
 can leave behind and shows that no confirmed checkpoint is lost.
 """
 
@@ -11,27 +11,26 @@ import errno
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from .best import Ranked, Ranking
 from .errors import CheckpointError, ResourceError
-from .storage import strict_json
+from .storage import bestrecord
 from .storage.commit import Buffers, Snapshot, check_snapshot, rendered, size_of, write_checkpoint
 from .storage.filesystem import (
     SYSTEM,
     TEMPORARY,
     FileSystem,
     disk_error,
-    read_file,
     remove_tree,
     replace_file,
     size_text,
 )
 from .storage.saved import Checkpoint
-from .storage.statetree import flatten
 
 __all__ = ["Checkpoint", "Checkpoints", "Snapshot", "retained"]
 
@@ -47,15 +46,19 @@ class Checkpoints:
 
     Args:
         folder: where they lie; made at the first save.
-        keep: how many of the newest stay, at least 2; the best one stays too.
+        keep: how many of the newest stay, at least 2; those that `mark_best` names stay too.
+        keep_best: how many those will be, at most.
         files: the file system.
         read_only: change nothing while looking for a checkpoint, as when another process may be training.
     """
 
-    def __init__(self, folder: Path, *, keep: int = 2, files: FileSystem = SYSTEM, read_only: bool = False) -> None:
-        self.folder, self.keep, self.files, self.read_only = folder, max(keep, 2), files, read_only
+    def __init__(
+        self, folder: Path, *, keep: int = 2, keep_best: int = 1, files: FileSystem = SYSTEM, read_only: bool = False
+    ) -> None:
+        self.folder, self.files, self.read_only = folder, files, read_only
+        self.keep, self.keep_best = max(keep, 2), keep_best
         self._intact: set[int] = set()
-        self._best: int | None = None
+        self._best: Ranking = ()
         self._prepared = False
         self._report: Report = _say_nothing
         self._outcomes: deque[Checkpoint | Exception] = deque()
@@ -63,7 +66,7 @@ class Checkpoints:
         self._writer: threading.Thread | None = None
         # Marks of the best are made by the caller and settled by whoever writes; the lock hands them over.
         self._handover = threading.Lock()
-        self._marks: dict[int, float | None] = {}
+        self._marks: dict[int, Ranking] = {}
         self._writing = False
 
     def save(self, snapshot: Snapshot, *, background: bool = False) -> None:
@@ -117,34 +120,49 @@ class Checkpoints:
                 self._outcomes.remove(outcome)
                 raise outcome
 
-    def mark_best(self, step: int, value: float | None) -> None:
-        """Name the best checkpoint, durably: on return, or with the save under way.
+    def mark_best(self, ranking: Sequence[Ranked]) -> None:
+        """Name the best checkpoints, durably: on return, or with the save under way.
 
         Args:
-            step: its step. If there is no checkpoint of it yet, it is named as soon as there is.
-            value: the monitored value, for people.
+            ranking: their steps and monitored values, the best first; none leaves what is named. If there is no
+                checkpoint of the newest step yet, they are named as soon as there is.
         """
+        if not ranking:
+            return
+        step = max(entry.step for entry in ranking)
         with self._handover:
             self._marks.pop(step, None)
-            self._marks[step] = value
+            self._marks[step] = tuple(ranking)
             if self._writing:
                 return
         with self._refusals(self.folder / BEST):
             self._settle()
 
     def best(self) -> Checkpoint | None:
-        """Return the checkpoint that best.json names, verified, or None if none was named.
+        """Return the checkpoint that best.json names first, verified, or None if none was named.
 
         Raises:
             CheckpointError: best.json or the checkpoint it names is damaged or missing.
         """
         self._join()
-        step = self._best_step()
-        if step is None:
-            return None
+        ranking = self._named()
+        return self.of(ranking[0].step) if ranking else None
+
+    def of(self, step: int) -> Checkpoint:
+        """Return the checkpoint of a step, verified.
+
+        Raises:
+            CheckpointError: it is damaged or missing.
+        """
         checkpoint = Checkpoint(self.folder / f"checkpoint-{step}")
         checkpoint.verify()
         return checkpoint
+
+    def steps(self) -> set[int]:
+        """Return the steps of all checkpoints that are there, unverified."""
+        if not self.folder.is_dir():
+            return set()
+        return {int(match[1]) for name in self.files.listdir(self.folder) if (match := _FOLDER.fullmatch(name))}
 
     def newest_valid(self, report: Report | None = None) -> Checkpoint | None:
         """Return the newest checkpoint whose every hash is right, or None.
@@ -158,7 +176,7 @@ class Checkpoints:
         self._report = report or _say_nothing
         with self._refusals(self.folder):
             self._tidy()
-            for step in sorted(self._steps(), reverse=True):
+            for step in sorted(self.steps(), reverse=True):
                 checkpoint = self._examine(step)
                 if checkpoint is not None:
                     return checkpoint
@@ -178,17 +196,19 @@ class Checkpoints:
             # Also if it was there: whoever made it may have been killed before this.
             self.files.fsync_folder(self.folder.parent)
             size = size_of(snapshot, documents)
-            needed = size * max(1, self.keep + 1 - len(self._steps()))
+            # The newest, the best if they are older, and the one being written.
+            most = self.keep + self.keep_best + 1
+            needed = size * max(1, most - len(self.steps()))
             free = self.files.free_bytes(self.folder)
         if free < needed:
             raise ResourceError(
                 "the disk has no room for the run's checkpoints",
                 where=str(self.folder),
-                why=f"needed: {size_text(needed)} (up to {self.keep + 1} checkpoints of {size_text(size)} at a time), "
+                why=f"needed: {size_text(needed)} (up to {most} checkpoints of {size_text(size)} at a time), "
                 f"free: {size_text(free)}",
                 do="free space on this disk, or choose a folder on another one by --out",
             )
-        self._best = self._best_step()
+        self._best = self._named()
         self._prepared = True
 
     def _start(self, write: Callable[[], None]) -> None:
@@ -233,51 +253,43 @@ class Checkpoints:
         return [step for step in self._marks if (self.folder / f"checkpoint-{step}").is_dir()]
 
     def _settle(self) -> None:
-        """Make the latest mark whose checkpoint is durable the best one."""
+        """Name those of the latest mark whose newest checkpoint is durable the best."""
         with self._handover:
             durable = self._durable_marks()
             if not durable:
                 return
             step = durable[-1]
-            value = self._marks[step]
+            marked = self._marks[step]
             # Older marks are overtaken, whether their checkpoints exist or not.
             while next(iter(self._marks)) != step:
                 del self._marks[next(iter(self._marks))]
             del self._marks[step]
-        content = {"step": step, "value": flatten(value)[0], "checkpoint": f"checkpoint-{step}"}
-        replace_file(self.files, self.folder / BEST, strict_json.dumps(content))
-        self._best = step
+        there = self.steps()
+        # One that was set aside since it was marked has no name any more.
+        self._name(tuple(entry for entry in marked if entry.step in there))
 
     def _retain(self) -> None:
         """Remove what retention does not name, after making sure that what stays for it is whole."""
         intact: set[int] = set()
-        for step in sorted(self._steps(), reverse=True):
+        for step in sorted(self.steps(), reverse=True):
             if len(intact) < self.keep and (step in self._intact or self._examine(step) is not None):
                 intact.add(step)
-        older = {step for step in self._steps() if step < min(intact)}
-        for step in sorted(older - retained(intact | older, self._best, self.keep)):
+        older = {step for step in self.steps() if step < min(intact)}
+        best = [entry.step for entry in self._best]
+        for step in sorted(older - retained(intact | older, best, self.keep)):
             self._intact.discard(step)
             # One rename takes it out of sight; half a checkpoint would look like a damaged one.
             going = self.folder / f"{TEMPORARY}removed-{step}"
             self.files.rename(self.folder / f"checkpoint-{step}", going)
             remove_tree(self.files, going)
 
-    def _steps(self) -> set[int]:
-        if not self.folder.is_dir():
-            return set()
-        return {int(match[1]) for name in self.files.listdir(self.folder) if (match := _FOLDER.fullmatch(name))}
-
-    def _best_step(self) -> int | None:
+    def _named(self) -> Ranking:
         path = self.folder / BEST
-        if not path.exists():
-            return None
-        try:
-            step: object = strict_json.loads(read_file(path, 2**16))["step"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError("the record of the best checkpoint is damaged", where=str(path)) from error
-        if type(step) is not int or step < 0:
-            raise CheckpointError("the record of the best checkpoint is damaged", where=str(path), why="it has no step")
-        return step
+        return bestrecord.read(path) if path.exists() else ()
+
+    def _name(self, ranking: Ranking) -> None:
+        replace_file(self.files, self.folder / BEST, bestrecord.rendered(ranking))
+        self._best = ranking
 
     def _examine(self, step: int) -> Checkpoint | None:
         """Return the checkpoint of this step if it is whole; otherwise set it aside and say so."""
@@ -287,12 +299,24 @@ class Checkpoints:
             checkpoint.verify()
         except CheckpointError as error:
             self._set_aside(path, f"{Path(error.where).relative_to(self.folder)}: {error.why}")
-            if not self.read_only and self._best_step() == step:
-                self._set_aside(self.folder / BEST, f"it names {path.name}")
-                self._best = None
+            if not self.read_only:
+                self._forget(step)
             return None
         self._intact.add(step)
         return checkpoint
+
+    def _forget(self, step: int) -> None:
+        """Take a checkpoint that was set aside from those that best.json names."""
+        named = self._named()
+        left = tuple(entry for entry in named if entry.step != step)
+        if left == named:
+            return
+        if left:
+            self._name(left)
+            self._report(f"checkpoint-{step} was among the best: {BEST} names checkpoint-{left[0].step} first now")
+        else:
+            self._set_aside(self.folder / BEST, f"it names checkpoint-{step}")
+            self._best = ()
 
     def _tidy(self) -> None:
         """Remove what interrupted saves left, and set a damaged best.json aside."""
@@ -301,7 +325,7 @@ class Checkpoints:
                 if name.startswith(TEMPORARY):
                     remove_tree(self.files, self.folder / name)
             try:
-                self._best_step()
+                self._named()
             except CheckpointError as error:
                 self._set_aside(self.folder / BEST, f"{BEST}: {error.what}")
 
@@ -332,16 +356,16 @@ class Checkpoints:
             raise disk_error(error, path, self.files, needed) from error
 
 
-def retained(steps: Iterable[int], best: int | None, keep: int) -> set[int]:
+def retained(steps: Iterable[int], best: Iterable[int], keep: int) -> set[int]:
     """Return the steps whose checkpoints stay: the newest `keep`, never fewer than two, and the best.
 
     Args:
         steps: those of all valid checkpoints.
-        best: the step of the best one, if one was named.
+        best: the steps of the best ones, as far as they were named.
         keep: how many of the newest stay.
     """
     steps = set(steps)
-    return set(sorted(steps)[-max(keep, 2) :]) | (steps & {best})
+    return set(sorted(steps)[-max(keep, 2) :]) | (steps & set(best))
 
 
 def _say_nothing(line: str) -> None:

@@ -134,7 +134,8 @@ def _result_of(built: Run, directory: RunDirectory) -> RunResult | None:
 @contextlib.contextmanager
 def _recorded(built: Run, directory: RunDirectory, offset: int | None, report: Reporter = print) -> Iterator[None]:
     """Open the run's files; with offset None, restore the newest valid checkpoint."""
-    built.checkpoints = Checkpoints(directory.checkpoints, keep=built.settings.checkpoint.keep)
+    kept = built.settings.checkpoint
+    built.checkpoints = Checkpoints(directory.checkpoints, keep=kept.keep, keep_best=kept.keep_best)
     built.metrics_file = MetricsFile(directory.path / "metrics.jsonl")
     try:
         checkpoint = built.checkpoints.newest_valid(report) if offset is None else None
@@ -176,9 +177,13 @@ def _restore(built: Run, checkpoint: Checkpoint | None) -> None:
             enter_stage(built, built.stages[index])
     restore(built, checkpoint, state)
     built.metrics_file.truncate(checkpoint.facts["metrics_offset"])
-    if built.checkpoints is not None and built.best.step >= 0:
+    if built.checkpoints is not None:
+        # A later checkpoint that turned out to be damaged may have pushed some out before.
+        there = built.checkpoints.steps()
+        ranking = tuple(entry for entry in built.best.ranking if entry.step in there)
+        built.best.ranking = ranking[: built.settings.checkpoint.keep_best]
         # A kill between a checkpoint's commit and the naming of the best leaves the name behind.
-        built.checkpoints.mark_best(built.best.step, built.best.value)
+        built.checkpoints.mark_best(built.best.ranking)
 
 
 def _carry_out(built: Run, directory: RunDirectory) -> RunResult:

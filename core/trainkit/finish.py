@@ -64,6 +64,7 @@ def summary(run: Run, results: Results, best_step: int | None) -> dict[str, Any]
         "monitor": run.monitor,
         "best": run.best.value,
         "best_step": run.best.step if run.best.value is not None else best_step,
+        "best_checkpoints": [entry._asdict() for entry in run.best.ranking],
         "seconds": round(run.forecast.elapsed(), 3),
         "results": results,
     }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .best import Best
 from .binding import Binding
 from .contracts import SAMPLE_ID, Augmenter, Batch, LossOutput, Outputs, Splits, Task
 from .data import BatchMaker
@@ -38,14 +39,6 @@ class BoundMetric:
     name: str
     metric: Any
     update: Binding
-
-
-@dataclass
-class Best:
-    """Hold the best value of the monitored tag and the step it was seen at."""
-
-    value: float | None = None
-    step: int = -1
 
 
 @dataclass

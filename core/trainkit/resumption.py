@@ -22,6 +22,7 @@ NEUTRAL_SETTINGS = (
     "checkpoint.every_steps",
     "checkpoint.every_epochs",
     "checkpoint.keep",
+    "checkpoint.keep_best",
     "checkpoint.background",
     "threads",
 )

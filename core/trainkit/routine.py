@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .best import Ranked, ranked
 from .errors import Diverged
 from .evaluation import evaluate, evaluated_weights
 from .record import learning_rates
@@ -95,7 +96,7 @@ def write_row(run: Run, row: dict[str, float]) -> None:
 
 
 def evaluate_now(run: Run) -> bool:
-    """Evaluate the validation split unless this step's evaluation is done; return whether it is the best so far."""
+    """Evaluate the validation split unless this step's is done; return whether its checkpoint is to be kept."""
     if run.splits.val is None or run.moment.evaluated_step == run.moment.step:
         return False
     flush_log(run)
@@ -107,14 +108,10 @@ def evaluate_now(run: Run) -> bool:
 
 
 def note_best(run: Run, value: float) -> bool:
-    """Note a value of the monitored tag; return whether it is the best so far: never NaN, of equals the first."""
-    best = run.best
-    if math.isnan(value):
-        return False
-    if best.value is not None and (value >= best.value if run.monitor_mode == "min" else value <= best.value):
-        return False
-    best.value, best.step = value, run.moment.step
-    return True
+    """Note a value of the monitored tag; return whether it is among the `checkpoint.keep_best` best so far."""
+    keep = run.settings.checkpoint.keep_best
+    run.best.ranking = ranked(run.best.ranking, Ranked(run.moment.step, value), keep, run.monitor_mode)
+    return run.moment.step in run.best.steps
 
 
 def save(run: Run) -> None:
@@ -130,8 +127,8 @@ def save(run: Run) -> None:
         moment.saved_step = moment.step
         with evaluated_weights(run.optimizer):
             run.checkpoints.save(take_snapshot(run), background=run.settings.checkpoint.background)
-    if run.best.step == moment.step:
-        run.checkpoints.mark_best(moment.step, run.best.value)
+    if moment.step in run.best.steps:
+        run.checkpoints.mark_best(run.best.ranking)
 
 
 def report_checkpoints(run: Run, *, wait: bool = False) -> None:

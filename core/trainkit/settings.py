@@ -75,7 +75,9 @@ class CheckpointSettings(Section):
     every_steps: PositiveInt | None = None
     """Optimizer steps between two checkpoints, in addition to the epochs."""
     keep: Annotated[int, Field(ge=2)] = 2
-    """How many of the newest checkpoints stay; the best one always stays too."""
+    """How many of the newest checkpoints stay, beside the best."""
+    keep_best: PositiveInt = 1
+    """How many of the best checkpoints by evaluate.monitor stay, beside the newest."""
     background: bool = True
     """Write in the background while training goes on."""
 

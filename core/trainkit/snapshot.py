@@ -76,7 +76,7 @@ def restore(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
     run.gathered.load_state_dict(state["gathered"])
     if "inactive" in state:
         run.inactive.load_state_dict(state["inactive"])
-    run.best.value, run.best.step = state["best"]
+    run.best.load_state_dict(state["best"])
     run.stop_reason = state["stop_reason"]
     run.stage_reasons = state["stage_reasons"]
 
@@ -125,7 +125,7 @@ def saved_state(checkpoint: Checkpoint) -> dict[str, Any]:
 def _state(run: Run) -> dict[str, Any]:
     return {
         "moment": run.moment.state_dict(),
-        "best": [run.best.value, run.best.step],
+        "best": run.best.state_dict(),
         "gathered": run.gathered.state_dict(),
         "inactive": run.inactive.state_dict(),
         "scheduler": run.scheduler.state_dict() if run.scheduler is not None else {},

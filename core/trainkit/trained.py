@@ -13,7 +13,7 @@ from .config import DEFAULTS, FALLBACK_STRATEGY, Config, Layer, layer_of, short_
 from .contracts import Sample, Splits, Task
 from .documents import read_documents
 from .draft import restore_draft
-from .errors import CheckpointError, printable
+from .errors import CheckpointError, UsageError, printable
 from .live import Run
 from .request import Reporter, Request
 from .resumption import apply_adjustable
@@ -124,7 +124,7 @@ def load_trained(
         directory: the run's.
         power: what the task must be able to do, as trainkit.contracts.Answers.
         layers: options of the task that may change after training.
-        checkpoint: 'best', or 'last' for the newest one.
+        checkpoint: 'best', 'last' for the newest one, or the name of one, as 'checkpoint-120'.
         device: where to compute, if not where the run did.
         request: registry, live objects, listeners, reporter.
     """
@@ -175,8 +175,20 @@ def _unread_splits(directory: RunDirectory, checkpoint: Checkpoint) -> Splits:
 
 
 def find_checkpoint(directory: RunDirectory, wanted: str, report: Reporter) -> Checkpoint:
-    """Return a run's best checkpoint, or the newest one if that is wanted or none is the best; change nothing."""
+    """Return a checkpoint of a run; change nothing.
+
+    Args:
+        directory: the run's.
+        wanted: 'best', which is the newest where none is the best, 'last' for the newest, or a name as checkpoint-120.
+        report: hears of damaged ones.
+
+    Raises:
+        CheckpointError: there is none that can be used.
+        UsageError: there is none of this name.
+    """
     checkpoints = Checkpoints(directory.checkpoints, read_only=True)
+    if wanted not in ("best", "last"):
+        return _named_checkpoint(checkpoints, wanted)
     try:
         found = checkpoints.best() if wanted == "best" else None
     except CheckpointError as error:
@@ -190,3 +202,15 @@ def find_checkpoint(directory: RunDirectory, wanted: str, report: Reporter) -> C
             do=f"trainkit run --resume {directory.path}",
         )
     return found
+
+
+def _named_checkpoint(checkpoints: Checkpoints, name: str) -> Checkpoint:
+    names = {f"checkpoint-{step}": step for step in sorted(checkpoints.steps())}
+    if name not in names:
+        raise UsageError(
+            f"there is no checkpoint '{name}'",
+            where=str(checkpoints.folder),
+            why=f"there are: {', '.join(names) or 'none'}",
+            do="name one of them, or 'best' or 'last'",
+        )
+    return checkpoints.of(names[name])

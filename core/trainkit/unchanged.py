@@ -13,9 +13,9 @@ import torch
 import xxhash
 from torch import Tensor, nn
 
+from .best import Best
 from .blame import label_of
 from .errors import PluginError
-from .live import Best
 from .record import Forecast, Gathered, InactiveTerms
 from .snapshot import stateful
 from .storage import strict_json

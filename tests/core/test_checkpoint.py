@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from trainkit.best import Ranked, ranked
 from trainkit.checkpoint import Checkpoint, Checkpoints, Snapshot, retained
 from trainkit.errors import CheckpointError, ResourceError, RunFailed
+from trainkit.storage import bestrecord
 from trainkit.storage.filesystem import FileSystem
 
 
@@ -258,7 +260,7 @@ class TestFaults:
         checkpoints = Checkpoints(tmp_path / "checkpoints", files=Failing(room=10_000_000))
         with pytest.raises(ResourceError, match="no room") as caught:
             checkpoints.save(snapshot(1, size=1_000_000))
-        assert caught.value.why == "needed: 12.0 MB (up to 3 checkpoints of 4.0 MB at a time), free: 10.0 MB"
+        assert caught.value.why == "needed: 16.0 MB (up to 4 checkpoints of 4.0 MB at a time), free: 10.0 MB"
         assert names(tmp_path / "checkpoints") == []
 
     def test_a_missing_parent_folder_is_a_resource_error(self, tmp_path: Path) -> None:
@@ -462,13 +464,14 @@ class TestBest:
         for step in range(1, 7):
             checkpoints.save(snapshot(step), background=step % 2 == 0)
             if step in (2, 4):
-                checkpoints.mark_best(step, 1 / step)
+                checkpoints.mark_best([Ranked(step, 1 / step)])
         checkpoints.wait()
         assert names(folder) == ["best.json", "checkpoint-4", "checkpoint-5", "checkpoint-6"]
         assert json.loads((folder / "best.json").read_text()) == {
             "step": 4,
             "value": 0.25,
             "checkpoint": "checkpoint-4",
+            "ranking": [{"step": 4, "value": 0.25, "checkpoint": "checkpoint-4"}],
         }
         best = Checkpoints(folder).best()
         assert best is not None
@@ -485,9 +488,9 @@ class TestBest:
 
         checkpoints = Checkpoints(tmp_path / "checkpoints", files=Held())
         checkpoints.save(snapshot(1))
-        checkpoints.mark_best(1, 1.0)
+        checkpoints.mark_best([Ranked(1, 1.0)])
         checkpoints.save(snapshot(2), background=True)
-        checkpoints.mark_best(2, 0.5)
+        checkpoints.mark_best([Ranked(2, 0.5), Ranked(1, 1.0)])
         content = json.loads((tmp_path / "checkpoints" / "best.json").read_text())
         assert content["step"] == 1
         released.set()
@@ -498,8 +501,8 @@ class TestBest:
     def test_a_mark_without_a_checkpoint_changes_nothing_until_there_is_one(self, tmp_path: Path) -> None:
         checkpoints = Checkpoints(tmp_path / "checkpoints")
         checkpoints.save(snapshot(1))
-        checkpoints.mark_best(1, 1.0)
-        checkpoints.mark_best(2, math.nan)
+        checkpoints.mark_best([Ranked(1, 1.0)])
+        checkpoints.mark_best([Ranked(2, math.inf)])
         assert checkpoints.best().step == 1  # type: ignore[union-attr]
         checkpoints.save(snapshot(2))
         assert checkpoints.best().step == 2  # type: ignore[union-attr]
@@ -509,7 +512,7 @@ class TestBest:
         for step in range(30):
             checkpoints.save(snapshot(step), background=True)
             time.sleep(random.Random(step).random() * 0.004)
-            checkpoints.mark_best(step, None)
+            checkpoints.mark_best([Ranked(step, 0.0)])
             checkpoints.wait()
             best = checkpoints.best()
             assert best is not None
@@ -532,10 +535,73 @@ class TestBest:
     def test_a_damaged_best_checkpoint_is_an_error(self, tmp_path: Path) -> None:
         checkpoints = Checkpoints(tmp_path / "checkpoints")
         checkpoints.save(snapshot(1))
-        checkpoints.mark_best(1, 0.0)
+        checkpoints.mark_best([Ranked(1, 0.0)])
         _unlink(tmp_path / "checkpoints" / "checkpoint-1")
         with pytest.raises(CheckpointError):
             checkpoints.best()
+
+    def test_several_stay_in_their_order_until_better_ones_come(self, tmp_path: Path) -> None:
+        folder = tmp_path / "checkpoints"
+        checkpoints = Checkpoints(folder, keep_best=2)
+        ranking: tuple[Ranked, ...] = ()
+        for step, value in enumerate([3.0, 1.0, 5.0, 2.0, 4.0, 4.0], 1):
+            checkpoints.save(snapshot(step), background=step % 2 == 0)
+            ranking = ranked(ranking, Ranked(step, value), 2, "min")
+            checkpoints.mark_best(ranking)
+        checkpoints.close()
+        assert names(folder) == [
+            "best.json", "checkpoint-2", "checkpoint-4", "checkpoint-5", "checkpoint-6",
+        ]  # fmt: skip
+        assert bestrecord.read(folder / "best.json") == (Ranked(2, 1.0), Ranked(4, 2.0))
+        best = Checkpoints(folder, read_only=True).best()
+        assert best is not None
+        assert best.step == 2
+
+    def test_a_damaged_best_one_leaves_the_name_to_the_next(self, tmp_path: Path) -> None:
+        folder = tmp_path / "checkpoints"
+        checkpoints = Checkpoints(folder, keep_best=2)
+        for step in (1, 2):
+            checkpoints.save(snapshot(step))
+        checkpoints.mark_best([Ranked(2, 0.5), Ranked(1, 1.0)])
+        checkpoints.close()
+        _unlink(folder / "checkpoint-2")
+        lines: list[str] = []
+        resumed = Checkpoints(folder, keep_best=2)
+        found = resumed.newest_valid(lines.append)
+        assert found is not None
+        assert found.step == 1
+        assert lines[1:] == ["checkpoint-2 was among the best: best.json names checkpoint-1 first now"]
+        best = resumed.best()
+        assert best is not None
+        assert best.step == 1
+        resumed.mark_best([Ranked(2, 0.5), Ranked(1, 1.0)])
+        assert bestrecord.read(folder / "best.json") == (Ranked(1, 1.0),)
+
+    def test_a_kill_between_the_write_and_the_removal_is_made_good(self, tmp_path: Path) -> None:
+        class Killed(FileSystem):
+            def rename(self, source: Path, target: Path) -> None:
+                if "removed-" in target.name:
+                    raise KeyboardInterrupt
+                super().rename(source, target)
+
+        folder = tmp_path / "checkpoints"
+        checkpoints = Checkpoints(folder, keep_best=2)
+        for step, ranking in ((1, [Ranked(1, 1.0)]), (2, [Ranked(1, 1.0), Ranked(2, 2.0)]), (3, [])):
+            checkpoints.save(snapshot(step))
+            checkpoints.mark_best(ranking)
+        checkpoints.close()
+        dying = Checkpoints(folder, keep_best=2, files=Killed())
+        dying.newest_valid()
+        dying._write(snapshot(4), {})
+        dying.mark_best([Ranked(4, 0.5), Ranked(1, 1.0)])
+        with pytest.raises(KeyboardInterrupt):
+            dying._retain()
+        assert len(names(folder)) == 5
+        resumed = Checkpoints(folder, keep_best=2)
+        resumed.newest_valid()
+        resumed.save(snapshot(5))
+        resumed.close()
+        assert names(folder) == ["best.json", "checkpoint-1", "checkpoint-4", "checkpoint-5"]
 
 
 class TestRetention:
@@ -544,13 +610,14 @@ class TestRetention:
         for _ in range(10_000):
             keep = draw.randrange(0, 6)
             held: set[int] = set()
-            best: int | None = None
+            most = draw.randrange(1, 4)
+            best: list[int] = []
             step = 0
             for _ in range(draw.randrange(1, 12)):
                 step += draw.randrange(1, 5)
                 held.add(step)
                 if draw.random() < 0.4:
-                    best = draw.choice(sorted(held))
+                    best = draw.sample(sorted(held), min(most, len(held)))
                 if draw.random() < 0.2 and len(held) > 1:
                     # A checkpoint turns out to be damaged.
                     held.discard(draw.choice(sorted(held)))
@@ -558,8 +625,8 @@ class TestRetention:
                 newest = sorted(held, reverse=True)[: max(keep, 2)]
                 assert stays <= held
                 assert stays >= set(newest)
-                assert best not in held or best in stays
-                assert len(stays) <= max(keep, 2) + 1
+                assert held & set(best) <= stays
+                assert len(stays) <= max(keep, 2) + most
                 assert retained(stays, best, keep) == stays
                 held = stays
 

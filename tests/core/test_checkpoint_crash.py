@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from trainkit.best import Ranked, ranked
 from trainkit.checkpoint import Checkpoints, Snapshot
 from trainkit.errors import TrainkitError
+from trainkit.storage import bestrecord
 
 
 def _load_model() -> ModuleType:
@@ -41,11 +43,12 @@ NEEDED = [
 ]
 
 
-def record(folder: Path, *, background: bool, dropped: str = "") -> Any:
+def record(folder: Path, *, background: bool, dropped: str = "", keep_best: int = 1) -> Any:
     """Save four times, with two bests among them, and return the recorder."""
     folder.mkdir()
     files = crashmodel.Recorder(folder, dropped)
-    checkpoints = Checkpoints(folder / "checkpoints", files=files)
+    checkpoints = Checkpoints(folder / "checkpoints", keep_best=keep_best, files=files)
+    ranking: tuple[Ranked, ...] = ()
     for step in (1, 2, 3, 4):
         tensors = {"model.safetensors": {"weight": torch.full((3,), float(step))}}
         checkpoints.save(Snapshot(step, tensors, {"state.json": {"step": step}}), background=background)
@@ -53,7 +56,8 @@ def record(folder: Path, *, background: bool, dropped: str = "") -> Any:
         for checkpoint in checkpoints.wait():
             files.note("confirmed", checkpoint.step)
         if step in (1, 3):
-            checkpoints.mark_best(step, 1.0 / step)
+            ranking = ranked(ranking, Ranked(step, 1.0 / step), keep_best, "min")
+            checkpoints.mark_best(ranking)
             checkpoints.close()
             files.note("best", step)
     return files
@@ -79,6 +83,14 @@ def loss(crash: Any, folder: Path) -> str:
         return f"the best checkpoint cannot be used: {error}"
     if crash.best >= 0 and (best is None or best.step < crash.best):
         return f"step {crash.best} was the best, but {best} is named"
+    if best is not None:
+        for entry in bestrecord.read(folder / "checkpoints" / "best.json"):
+            if entry.value != 1.0 / entry.step:
+                return f"step {entry.step} is named with the value {entry.value}"
+            try:
+                checkpoints.of(entry.step)
+            except TrainkitError as error:
+                return f"checkpoint-{entry.step} is among the best and cannot be used: {error}"
     return ""
 
 
@@ -88,9 +100,9 @@ def losses(files: Any, folder: Path) -> Iterator[tuple[Any, str]]:
         yield crash, loss(crash, folder / f"crash-{number}")
 
 
-@pytest.mark.parametrize("background", [False, True])
-def test_no_crash_loses_what_was_confirmed(tmp_path: Path, background: bool) -> None:
-    files = record(tmp_path / "run", background=background)
+@pytest.mark.parametrize(("background", "keep_best"), [(False, 1), (True, 1), (False, 2)])
+def test_no_crash_loses_what_was_confirmed(tmp_path: Path, background: bool, keep_best: int) -> None:
+    files = record(tmp_path / "run", background=background, keep_best=keep_best)
     states = 0
     for crash, lost in losses(files, tmp_path):
         states += 1

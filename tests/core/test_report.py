@@ -27,6 +27,7 @@ def facts(text: str = "embedded sample") -> Facts:
         summary={
             "strategy": text, "status": "done", "steps": 200, "epochs": 4, "samples": 3200, "seconds": 214.2,
             "monitor": "val/loss", "best": 0.5, "best_step": 180, "stop_reason": text,
+            "best_checkpoints": [{"step": 180, "value": 0.5}, {"step": 90, "value": 0.75}],
         },
         results={
             "model": {"train/loss": 0.3, "val/loss": 0.5, "test/loss": 0.6, "test/f1": 0.71234, f"test/{text}": 1.0},
@@ -133,6 +134,8 @@ class TestCard:
             "35 train, 5 val",
             "--resume",
             "trainkit evaluate",
+            "Best checkpoint: step 180, val/loss 0.5.",
+            "Kept beside it, the best first: step 90 (0.75).",
             "0.1.0",
         ):
             assert word in card, word

@@ -31,6 +31,7 @@ from trainkit.contracts import LossOutput
 from trainkit.live import Run
 from trainkit.plan import Selection, Stage
 from trainkit.rundir import rows
+from trainkit.storage import bestrecord
 from trainkit.testing.tiny import TinyTask, tiny_request
 
 STAGES = (
@@ -44,6 +45,7 @@ SETTINGS = {
     "loop.log_every_steps": 4,
     "evaluate.every_steps": 7,
     "checkpoint.every_steps": 3,
+    "checkpoint.keep_best": 2,
     "metric": ["token-accuracy"],
     "optimizer.lr": 0.02,
 }
@@ -120,8 +122,11 @@ def carry_out(out: Path) -> None:
 
 def state_of(out: Path) -> dict[str, Any]:
     """Return everything that must be equal to the bit: the last checkpoint's content and the rows, time left out."""
-    checkpoint = Checkpoints(out / "checkpoints", read_only=True).newest_valid()
+    checkpoints = Checkpoints(out / "checkpoints", read_only=True)
+    checkpoint = checkpoints.newest_valid()
     assert checkpoint is not None
+    best = bestrecord.read(out / "checkpoints" / "best.json")
+    assert {checkpoints.of(entry.step).step for entry in best} == {entry.step for entry in best}
     files = {name: {k: v.numpy().tobytes() for k, v in checkpoint.tensors(name).items()} for name in (
         "model.safetensors", "optimizer.safetensors", "state.safetensors")}  # fmt: skip
     documents = {name: checkpoint.document(name) for name in ("optimizer.json", "state.json", "task.json")}
@@ -132,6 +137,7 @@ def state_of(out: Path) -> dict[str, Any]:
         "documents": documents,
         "rows": found,
         "step": checkpoint.step,
+        "best": [list(entry) for entry in best],
         "results": results["results"],
     }
 

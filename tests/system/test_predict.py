@@ -230,6 +230,18 @@ def test_a_damaged_checkpoint_is_not_used(cli, run):
     assert "--checkpoint last" in done.err
 
 
+def test_any_checkpoint_answers_by_its_name(cli, run):
+    steps = sorted(int(path.name.partition("-")[2]) for path in (run / "checkpoints").glob("checkpoint-*"))
+    assert len(steps) >= 2
+    for step in steps:
+        done = cli("predict", run, "moved/test.txt", "--checkpoint", f"checkpoint-{step}")
+        assert done.out.splitlines()[-1].endswith(f"by the checkpoint of step {step}"), done.err
+    refused = cli("predict", run, "moved/test.txt", "--checkpoint", "checkpoint-7")
+    assert refused.code == 2
+    assert "there is no checkpoint 'checkpoint-7'" in refused.err
+    assert f"checkpoint-{steps[0]}, checkpoint-{steps[1]}" in refused.err
+
+
 def test_a_task_that_has_changed_since_is_told(tmp_path, trained):
     class Other(TinyTask):
         def load_state_dict(self, state):

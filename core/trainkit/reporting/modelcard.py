@@ -65,6 +65,9 @@ def _what(facts: Facts) -> str:
         if summary.get("best_step") is not None and summary.get("best") is not None:
             monitor = text(summary.get("monitor", ""))
             lines.append(f"Best checkpoint: step {summary['best_step']}, {monitor} {number(summary['best'])}.")
+            others = [f"step {e['step']} ({number(e['value'])})" for e in summary.get("best_checkpoints", [])[1:]]
+            if others:
+                lines.append(f"Kept beside it, the best first: {', '.join(others)}.")
     return "\n".join(line for line in lines if line)
 
 
