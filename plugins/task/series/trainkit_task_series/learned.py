@@ -134,7 +134,7 @@ class Learned:
             self.statics(panel.statics),
             self.schema.targets,
             tuple(panel.names),
-            scaling.asinh,
+            asinh=torch.ones(targets, dtype=torch.bool) if scaling.asinh else None,
         )
 
     def state_dict(self) -> dict[str, Any]:

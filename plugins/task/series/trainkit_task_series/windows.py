@@ -48,7 +48,7 @@ class Store:
         statics: tensors with one row for each series.
         target_names: names of the T targets.
         series_names: names of the series.
-        asinh: whether scaled values are asinh((x - loc) / scale).
+        asinh: [T] bool, of which targets scaled values are asinh((x - loc) / scale); None for none.
     """
 
     layout: Layout
@@ -59,7 +59,7 @@ class Store:
     statics: dict[str, Tensor]
     target_names: tuple[str, ...]
     series_names: tuple[str, ...]
-    asinh: bool
+    asinh: Tensor | None = None
 
     def batch(self, starts: Tensor, context: int, horizon: int) -> dict[str, Any]:
         """Return the windows whose horizons begin at these rows [B]."""
@@ -84,8 +84,8 @@ class Store:
         series, start, start_time = self.places.index_select(0, starts).unbind(1)
         loc, scale, season_error = self.facts.index_select(0, series).unbind(1)
         batch |= {name: tensor.index_select(0, series) for name, tensor in self.statics.items()}
-        if self.asinh:
-            batch["asinh_mask"] = torch.ones(1, 1, dtype=torch.bool).expand(loc.shape)
+        if self.asinh is not None:
+            batch["asinh_mask"] = self.asinh.expand(loc.shape)
         return batch | {
             "loc": loc,
             "scale": scale,
