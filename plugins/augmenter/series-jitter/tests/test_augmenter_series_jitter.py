@@ -252,3 +252,15 @@ def test_options_that_cannot_be_are_refused():
         SeriesJitter(scale=(1.02, 0.98))
     with pytest.raises(UsageError, match="there is no target 4"):
         SeriesJitter(ohlc=OHLCV).augment_batch(windows(2, targets=4), generators(2))
+
+
+@pytest.mark.parametrize("options", [{"pivot": "zero"}, {"ohlc": OHLCV}])
+def test_values_bent_by_asinh_are_refused_where_units_are_needed(options):
+    bent = windows(2) | {"asinh_mask": torch.ones(2, len(OHLCV), dtype=torch.bool)}
+    with pytest.raises(UsageError, match="scaled by asinh"):
+        SeriesJitter(**options).augment_batch(bent, generators(2))
+    with pytest.raises(UsageError, match="scaled by asinh"):
+        SeriesJitter(**options)({name: value[0] for name, value in bent.items()}, generators(1)[0])
+    linear = bent | {"asinh_mask": torch.zeros(2, len(OHLCV), dtype=torch.bool)}
+    SeriesJitter(**options).augment_batch(linear, generators(2))
+    SeriesJitter().augment_batch(bent, generators(2))

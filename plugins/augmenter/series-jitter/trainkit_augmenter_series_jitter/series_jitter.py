@@ -19,6 +19,7 @@ Pivot = Literal["loc", "zero"]
 Columns = Annotated[tuple[NonNegativeInt, ...], Field(max_length=5)]
 TARGETS = {"past_values": "past_observed_mask", "future_values": "future_observed_mask"}
 COVARIATES = "past_covariates"
+BENT = "asinh_mask"
 CANDLE_SIZES = (0, 4, 5)
 
 
@@ -69,13 +70,14 @@ class SeriesJitter:
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> Sample:
         """Return a changed copy of the sample; equal generators give equal copies. Arrays may be of NumPy, too."""
-        touched = {*TARGETS, *TARGETS.values(), COVARIATES, "loc", "scale"} & sample.keys()
+        touched = {*TARGETS, *TARGETS.values(), COVARIATES, "loc", "scale", BENT} & sample.keys()
         batch = self.augment_batch({name: torch.as_tensor(sample[name])[None] for name in touched}, [generator])
         changed = {name: batch[name][0] for name in (*TARGETS, COVARIATES) if name in touched}
         return {**sample, **{name: _like(sample[name], value) for name, value in changed.items()}}
 
     def augment_batch(self, batch: Batch, generators: Sequence[np.random.Generator | None]) -> Batch:
         """Return a batch in which each sample is changed as a call with its generator would change it."""
+        self._check_scaling(batch)
         past = batch["past_values"]
         shapes = {"past_values": past.shape[1:]}
         if COVARIATES in batch:
@@ -91,6 +93,14 @@ class SeriesJitter:
             result[name] = result[name] + amount.to(result[name].dtype)
         drawn = torch.tensor([generator is not None for generator in generators])
         return self._allowed(batch, result, drawn)
+
+    def _check_scaling(self, batch: Batch) -> None:
+        # Units are needed there, and those of bent values are not scaled * scale + loc.
+        if (self.pivot == "zero" or self.ohlc) and BENT in batch and bool(batch[BENT].any()):
+            raise UsageError(
+                "augmenter.series-jitter: values are scaled by asinh, and pivot = zero and ohlc need linear scales",
+                do="--set task.scaling=robust, or pivot = loc without ohlc",
+            )
 
     def _drawn(
         self, generators: Sequence[np.random.Generator | None], shapes: Mapping[str, Sequence[int]]
