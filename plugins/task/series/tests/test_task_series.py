@@ -19,7 +19,7 @@ class TestSeriesConformance(TaskConformance):
     component = "series"
     options = SMALL
     # Columns, splits, windows and a model are set here; flat names spare the user a level of nesting.
-    most_options = 30
+    most_options = 31
 
     def written(self, folder):
         folder.mkdir()
