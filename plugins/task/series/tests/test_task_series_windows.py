@@ -10,7 +10,7 @@ import torch
 from trainkit.errors import UsageError
 from trainkit_task_series.calendar import calendar_features, usual_calendar
 from trainkit_task_series.forecasts import unscaled
-from trainkit_task_series.panel import DAY, Grid
+from trainkit_task_series.grid import DAY, Grid
 from trainkit_task_series.scaling import location_and_scale, season_error
 from trainkit_task_series.splitting import Part, windows_of
 from trainkit_task_series.task import SeriesTask

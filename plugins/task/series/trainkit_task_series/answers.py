@@ -15,9 +15,9 @@ from trainkit.contracts import Answer, Batch, Sample
 from trainkit.reporting.contactsheet import png
 
 from .forecasts import unscaled
+from .grid import stamp
 from .insight import Insight
 from .learned import Learned
-from .panel import SECOND, stamp
 from .pictures import Course, page_of, panels_of, stacked
 
 
@@ -48,8 +48,7 @@ def answers_of(
         course = Course(
             name_of(sample, learned),
             learned.schema.targets,
-            int(sample["start_time"]),
-            learned.step,
+            times_of(sample, past.shape[1] + truth.shape[1], past.shape[1], learned.step),
             past[place],
             truth[place],
             forecast[place],
@@ -80,8 +79,16 @@ def course_of(sample: Sample, learned: Learned) -> Course:
     batch = {name: value[None] for name, value in sample.items() if isinstance(value, Tensor)}
     past = masked(unscaled(batch["past_values"], batch), batch["past_observed_mask"])[0]
     truth = masked(unscaled(batch["future_values"], batch), batch["future_observed_mask"])[0]
-    schema, start = learned.schema, int(sample["start_time"])
-    return Course(name_of(sample, learned), schema.targets, start, learned.step, past, truth)
+    times = times_of(sample, len(past) + len(truth), len(past), learned.step)
+    return Course(name_of(sample, learned), learned.schema.targets, times, past, truth)
+
+
+def times_of(sample: Sample, length: int, context: int, step: int) -> np.ndarray:
+    """Return the times of a window's steps [C + H]: its own where they are not regular."""
+    if "times" in sample:
+        own: np.ndarray = sample["times"].cpu().numpy()
+        return own
+    return int(sample["start_time"]) + step * np.arange(-context, length - context)
 
 
 def _answer(course: Course, insight: Insight | None, scaled_by_itself: bool) -> Answer:
@@ -90,8 +97,7 @@ def _answer(course: Course, insight: Insight | None, scaled_by_itself: bool) -> 
     data: dict[str, Any] = {
         "series": course.name,
         "start": stamp(course.start),
-        "step_seconds": course.step / SECOND,
-        "steps": len(course.forecast),
+        "times": [stamp(int(time)) for time in course.times[len(course.past) :]],
         "targets": {
             name: {"forecast": course.forecast[:, place].tolist()} | _quantiles(course, place)
             for place, name in enumerate(course.targets)
@@ -127,7 +133,7 @@ def frame_of(course: Course) -> pl.DataFrame:
     """Return a forecast as a table: a row for each time and target, a column for each level."""
     assert course.forecast is not None
     horizon, targets = course.forecast.shape
-    times = course.start + course.step * np.arange(horizon)
+    times = course.times[len(course.past) :]
     columns: dict[str, Any] = {
         "time": pl.Series(np.repeat(times, targets)).cast(pl.Datetime("us")),
         "target": list(course.targets) * horizon,

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from .panel import DAY
+from .grid import DAY
 from .times import Times
 
 Calendar = Literal["hour", "weekday", "month", "weekend"]

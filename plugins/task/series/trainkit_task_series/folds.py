@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from trainkit.errors import DataError, UsageError
 
-from .panel import Panel, stamp
+from .grid import stamp
+from .panel import Panel
 from .splitting import Part, Parts, training
+from .times import Times
 
 Folding = Literal["expanding", "rolling", "purged"]
 
@@ -56,9 +59,9 @@ class Fold:
 def folded(panel: Panel, parts: Parts, fold: Fold, purge: int, horizon: int) -> Parts:
     """Return training and validation of a fold; the test stays what it is.
 
-    Expanding and rolling cut the validation part into spans, and train on what lies before: on all of it, or on as
-    much as the training part is long. Purged cuts training and validation part together into spans, and trains on
-    what lies before and after, each training window wholly on one side.
+    Expanding and rolling: the last fold validates on the validation part, each one before on as many rows before that.
+    Expanding trains on all that lies before, rolling on as much time as the first fold has. Purged cuts training and
+    validation part together into spans, and trains on what lies before and after, each window wholly on one side.
 
     Args:
         panel: the series.
@@ -68,42 +71,59 @@ def folded(panel: Panel, parts: Parts, fold: Fold, purge: int, horizon: int) -> 
         horizon: steps that are forecast.
 
     Raises:
-        DataError: a validation span is shorter than a horizon.
+        DataError: there are not as many spans of a horizon.
     """
     train, val, test = parts
-    begin, end = (train.begin if fold.folding == "purged" else val.begin), val.end
-    edges = _edges(panel, begin, end, fold.count)
+    times = np.sort(panel.times[panel.times < val.end])
+    if fold.folding == "purged":
+        places = [round(number * len(times) / fold.count) for number in range(fold.count)]
+        edges = [int(times[place]) if len(times) else train.begin for place in places]
+    else:
+        edges = [*_earlier(times, val, fold), val.begin]
+    edges.append(val.end)
     _check_spans(panel, edges, fold, horizon)
     first, last = edges[fold.number - 1], edges[fold.number]
-    gap = purge * panel.grid.step
-    since = first - (val.begin - train.begin) if fold.folding == "rolling" else train.begin
-    spans = [(since, first - gap)]
+    since = first - (edges[0] - train.begin) if fold.folding == "rolling" else train.begin
+    spans = [(since, panel.grid.earlier(first, purge))]
     if fold.folding == "purged":
-        spans.append((last + gap, end))
+        spans.append((panel.grid.earlier(last, -purge), val.end))
     kept = [span for span in spans if span[0] < span[1]] or [(since, since)]
     return training(tuple(kept)), Part("val", ((first, last),)), test
 
 
-def _edges(panel: Panel, begin: int, end: int, count: int) -> list[int]:
-    """Return where `count` spans of as many rows begin, and where the last one ends."""
-    times = np.sort(panel.times[(panel.times >= begin) & (panel.times < end)])
-    places = [round(number * len(times) / count) for number in range(count)]
-    return [begin if not place or not len(times) else int(times[place]) for place in places] + [end]
+def _earlier(times: Times, val: Part, fold: Fold) -> list[int]:
+    """Return where the validation of each fold but the last begins, a validation part apart."""
+    before = int(np.searchsorted(times, val.begin))
+    size = len(times) - before
+    places = [before - size * number for number in range(fold.count - 1, 0, -1)]
+    if not size:
+        why, most, share = "the validation part has no row", 0, "a share"
+    elif places[0] < 1:
+        why = f"each validates on {size} rows, as the validation part has, and {before} rows lie before that"
+        most, share = (before - 1) // size + 1, "a smaller share"
+    else:
+        return [int(times[place]) for place in places]
+    fewer = f"at most {most} folds, " if most > 1 else ""
+    raise DataError(
+        f"{fold.count} folds do not fit",
+        where="task.fold",
+        why=why,
+        do=f"give {fewer}{share} of validation in task.split, or --set task.folding=purged",
+    )
 
 
 def _check_spans(panel: Panel, edges: list[int], fold: Fold, horizon: int) -> None:
-    # The end may lie long after the last row.
-    last = min(edges[-1], int(panel.times.max()) + panel.grid.step)
-    steps = [(after - before) // panel.grid.step for before, after in zip(edges, [*edges[1:-1], last], strict=False)]
-    if min(steps) >= horizon:
-        return
-    whole = max(0, (last - edges[0]) // panel.grid.step)
-    what = "training and validation" if fold.folding == "purged" else "validation"
-    raise DataError(
-        f"{fold.count} folds do not fit",
-        where=f"{what} from {stamp(edges[0])} to {stamp(last)}, {whole} steps",
-        why=f"a fold validates on {max(0, min(steps))} steps, and a window has targets in task.horizon = {horizon}",
-        do=f"give at most {whole // horizon} folds, a larger share of validation in task.split, or a smaller horizon"
-        if whole >= 2 * horizon
-        else "give a larger share of validation in task.split, a smaller horizon, or more data",
-    )
+    fewest = min(_steps(panel, begin, end) for begin, end in pairwise(edges))
+    if fewest < horizon:
+        raise DataError(
+            f"{fold.count} folds do not fit",
+            where=f"validation from {stamp(edges[0])} to {stamp(edges[-1])}",
+            why=f"one of them validates on {fewest} steps of a series, fewer than task.horizon = {horizon}",
+            do="give fewer folds or more rows (for expanding and rolling a larger share of validation in task.split)",
+        )
+
+
+def _steps(panel: Panel, begin: int, end: int) -> int:
+    """Return how many steps the longest series has in a span."""
+    inside = panel.series[(panel.times >= begin) & (panel.times < end)]
+    return int(np.bincount(inside).max()) if len(inside) else 0

@@ -11,6 +11,8 @@ from trainkit.contracts import Batch, Outputs
 
 from .naive import persistence, seasonal_naive
 
+Bounded = Callable[[Tensor, Batch], Tensor]
+
 # No forecast is e^30 scales away from the median: beyond it sinh would leave the range of a float.
 FARTHEST = 30.0
 
@@ -47,11 +49,24 @@ def truth_of(batch: Batch) -> dict[str, Tensor]:
     }
 
 
-def predictions_of(batch: Batch, outputs: Outputs) -> dict[str, Any]:
-    """Return forecast, quantiles where there are some, and truth, in original units."""
-    found: dict[str, Any] = {"forecast": unscaled(median_of(outputs), batch), **truth_of(batch)}
+def unbounded(values: Tensor, batch: Batch) -> Tensor:
+    """Return values as they are."""
+    del batch
+    return values
+
+
+def predictions_of(batch: Batch, outputs: Outputs, bounded: Bounded = unbounded) -> dict[str, Any]:
+    """Return forecast, quantiles where there are some, and truth, in original units.
+
+    Args:
+        batch: of windows.
+        outputs: of the model.
+        bounded: what forecasts [B, H, T] and their quantiles [B, H, T, Q] are brought to.
+    """
+    forecast = bounded(unscaled(median_of(outputs), batch), batch)
+    found: dict[str, Any] = {"forecast": forecast, **truth_of(batch)}
     if "quantiles" in outputs:
-        found["forecast_quantiles"] = unscaled(outputs["quantiles"].sort(-1).values, batch)
+        found["forecast_quantiles"] = bounded(unscaled(outputs["quantiles"].sort(-1).values, batch), batch)
     return found
 
 

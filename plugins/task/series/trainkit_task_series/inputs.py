@@ -10,8 +10,11 @@ from trainkit.contracts import Sample
 from trainkit.errors import DataError
 from trainkit.tables import listed
 
+from .bars import Bars
+from .grid import Grid, duration, stamp
 from .learned import Learned
-from .panel import Grid, Panel, duration, stamp
+from .panel import Panel
+from .relative import with_relative
 from .rows import Rows
 from .scaling import Scaling
 from .times import Times
@@ -45,15 +48,22 @@ class Ends:
         ]
 
 
-def ends_of(rows: Rows, learned: Learned, context: int, horizon: int) -> Ends:
+def ends_of(rows: Rows, grid: Grid | Bars, learned: Learned, context: int, horizon: int) -> Ends:
     """Return the end of each series: its last `context` steps, and what is known of the `horizon` after them.
 
     Steps that are not there count as missing.
 
+    Args:
+        rows: in order.
+        grid: their times.
+        learned: what was learned in training.
+        context: steps of the past.
+        horizon: steps that are forecast.
+
     Raises:
         DataError: a series has no measured target near its end, or lacks inputs that have to be known ahead.
     """
-    grid, schema = Grid.of(rows, learned.step), learned.schema
+    schema = learned.schema
     targets, count = len(schema.targets), len(rows.names)
     places = grid.places(rows.times, rows.series)
     measured = np.isfinite(rows.values[:, :targets]).any(axis=1)
@@ -75,7 +85,7 @@ def ends_of(rows: Rows, learned: Learned, context: int, horizon: int) -> Ends:
     times = grid.times((last[:, None] - context + 1 + np.arange(length)).reshape(-1), series)
     flat = values.reshape(count * length, -1)
     panel = Panel(rows.names, series, first, first + length - 1, times, flat, rows.statics, grid)
-    scaling, own = _scaling(panel, learned, targets)
+    scaling, own = _scaling(panel, learned, horizon)
     windows = Windows(np.arange(count) * length + context, context, horizon, rows.names)
     windows.store = learned.store(panel, scaling)
     return Ends(panel, windows, frozenset(own))
@@ -94,14 +104,14 @@ def _check_known(ahead: np.ndarray, learned: Learned, names: Sequence[str], last
     )
 
 
-def _scaling(panel: Panel, learned: Learned, targets: int) -> tuple[Scaling, Sequence[str]]:
+def _scaling(panel: Panel, learned: Learned, horizon: int) -> tuple[Scaling, Sequence[str]]:
     """Return scales of the panel's series: those of training by name, or of their own past."""
     trained = {name: place for place, name in enumerate(learned.scaling.names)}
     everything = np.ones(len(panel), dtype=bool)
     follows = np.arange(len(panel)) - learned.season >= panel.first
-    own = Scaling.learned(
-        panel.names, panel.series, panel.values, follows, everything, learned.scaling.method, learned.season, targets
-    )
+    targets, method = len(learned.schema.targets), learned.scaling.method
+    own = Scaling.learned(panel.names, panel.series, panel.values, follows, everything, method, learned.season, targets)
+    own = with_relative(own, panel, everything, learned.relative_columns, horizon)
     unknown = []
     for place, name in enumerate(panel.names):
         if name not in trained:

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .bars import Bars
 from .calendar import Calendar, calendar_features
 from .panel import Panel
+from .relative import with_relative
 from .rows import Static
 from .scaling import Method, Scaling
 from .schema import Schema
@@ -32,6 +34,7 @@ class Learned:
         scaling: of each series.
         words: for each static its words, or () where it is a number.
         reals: for each static mean and deviation, where it is a number.
+        relative: targets that are seen relative to their last value.
     """
 
     schema: Schema
@@ -41,6 +44,7 @@ class Learned:
     scaling: Scaling
     words: tuple[tuple[str, ...], ...]
     reals: tuple[tuple[float, float], ...]
+    relative: tuple[str, ...] = ()
 
     @classmethod
     def from_rows(
@@ -51,14 +55,29 @@ class Learned:
         season: int,
         calendar: Sequence[Calendar],
         method: Method,
+        relative: Sequence[str] = (),
+        horizon: int = 1,
     ) -> Learned:
-        """Return what the rows that `train` [N] marks tell."""
+        """Return what the rows that `train` [N] marks tell.
+
+        Args:
+            panel: the series.
+            schema: what the columns are.
+            train: [N] whether a row may be learned from.
+            season: steps of a season.
+            calendar: calendar features.
+            method: how series and columns are scaled.
+            relative: targets that are seen relative to their last value.
+            horizon: steps that are forecast.
+        """
         before = np.arange(len(panel)) - season
         # Training may have a hole, where a fold validates: a row after it has a season before it that is not learned.
         follows = (before >= panel.first) & train[np.maximum(before, 0)]
         scaling = Scaling.learned(
             panel.names, panel.series, panel.values, follows, train, method, season, len(schema.targets)
         )
+        columns = [schema.targets.index(name) for name in relative]
+        scaling = with_relative(scaling, panel, train, columns, horizon)
         seen = sorted(set(panel.series[train].tolist()))
         words, reals = [], []
         for place in range(len(schema.statics)):
@@ -67,7 +86,9 @@ class Learned:
             words.append(tuple(texts))
             numbers = np.array([value for value in values if isinstance(value, float)] or [0.0])
             reals.append((float(numbers.mean()), float(numbers.std()) or 1.0))
-        return cls(schema, panel.grid.step, season, tuple(calendar), scaling, tuple(words), tuple(reals))
+        return cls(
+            schema, panel.grid.step, season, tuple(calendar), scaling, tuple(words), tuple(reals), tuple(relative)
+        )
 
     @property
     def layout(self) -> Layout:
@@ -75,6 +96,11 @@ class Learned:
         schema = self.schema
         known = len(schema.known) + calendar_features(np.zeros(1, np.int64), self.calendar).shape[-1]
         return Layout(len(schema.targets), len(schema.observed), known)
+
+    @property
+    def relative_columns(self) -> list[int]:
+        """Return the places of the relative targets."""
+        return [self.schema.targets.index(name) for name in self.relative]
 
     @property
     def static_categories(self) -> tuple[int, ...]:
@@ -119,12 +145,18 @@ class Learned:
         scaling = scaling or self.scaling
         targets = len(self.schema.targets)
         measured = np.isfinite(panel.values)
-        rows = np.where(measured, scaling.scaled(panel.values, panel.series), 0.0).astype(np.float32)
+        scaled = scaling.scaled(panel.values, panel.series)
+        # What is relative is scaled window by window.
+        columns = self.relative_columns
+        scaled[:, columns] = panel.values[:, columns]
+        rows = np.where(measured, scaled, 0.0).astype(np.float32)
         calendar = calendar_features(panel.times, self.calendar)
         first = np.searchsorted(panel.series, np.arange(len(panel.names)))
         facts = np.stack([scaling.loc[:, :targets], scaling.scale[:, :targets], scaling.season_error], axis=1)
         places = np.stack([panel.series, np.arange(len(panel)) - first[panel.series], panel.times], axis=1)
         mask = measured[:, :targets]
+        relative = torch.zeros(targets, dtype=torch.bool)
+        relative[columns] = True
         return Store(
             self.layout,
             torch.from_numpy(np.ascontiguousarray(np.concatenate([rows, calendar], axis=1))),
@@ -134,7 +166,9 @@ class Learned:
             self.statics(panel.statics),
             self.schema.targets,
             tuple(panel.names),
-            asinh=torch.ones(targets, dtype=torch.bool) if scaling.asinh else None,
+            relative if columns else None,
+            torch.from_numpy(panel.times[:, None]) if isinstance(panel.grid, Bars) else None,
+            ~relative if scaling.asinh else None,
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -147,6 +181,7 @@ class Learned:
             "scaling": self.scaling.state_dict(),
             "words": [list(words) for words in self.words],
             "reals": [list(pair) for pair in self.reals],
+            "relative": list(self.relative),
         }
 
     @classmethod
@@ -160,4 +195,5 @@ class Learned:
             Scaling.of(state["scaling"]),
             tuple(tuple(words) for words in state["words"]),
             tuple((mean, deviation) for mean, deviation in state["reals"]),
+            tuple(state["relative"]),
         )

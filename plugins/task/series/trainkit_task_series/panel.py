@@ -8,54 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from trainkit.contracts import Finding
 from trainkit.errors import DataError
-from trainkit.tables import counted, listed
+from trainkit.tables import counted
 
+from .bars import Bars
+from .grid import Grid, Ints, duration, stamp
 from .rows import Numbers, Rows, Static
 from .times import Times
 
-Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
-SECOND, DAY = 1_000_000, 86_400_000_000
-NAMED_STEPS = ((DAY, "day"), (3_600 * SECOND, "hour"), (60 * SECOND, "minute"), (SECOND, "second"))
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Hold the times that rows are brought to: the phase of their series + n step, in microseconds.
-
-    Args:
-        step: of all series.
-        phases: of each series.
-    """
-
-    step: int
-    phases: Ints
-
-    @classmethod
-    def of(cls, rows: Rows, step: int) -> Grid:
-        """Return the grid of rows: the phase of a series is that of most of its rows.
-
-        Times that wander over all phases are brought to the round ones, of phase 0.
-        """
-        phases = np.zeros(len(rows.names), np.int64)
-        remainders = rows.times % step
-        order = np.argsort(rows.series, kind="stable")
-        ends = np.searchsorted(rows.series[order], np.arange(len(rows.names) + 1))
-        for number in range(len(rows.names)):
-            mine = remainders[order[ends[number] : ends[number + 1]]]
-            found, counts = np.unique(mine, return_counts=True)
-            if len(mine) and 2 * counts.max() > len(mine):
-                phases[number] = found[counts.argmax()]
-        return cls(step, phases)
-
-    def places(self, times: Times, series: Ints) -> Ints:
-        """Return n of the time of the grid that is nearest."""
-        places: Ints = np.floor_divide(times - self.phases[series] + self.step // 2, self.step)
-        return places
-
-    def times(self, places: Ints, series: Ints) -> Times:
-        """Return the times of places."""
-        times: Times = places * self.step + self.phases[series]
-        return times
+MOST_TOLD = 20
 
 
 @dataclass(frozen=True)
@@ -82,7 +42,7 @@ class Panel:
     times: Times
     values: Numbers
     statics: tuple[tuple[Static, ...], ...]
-    grid: Grid
+    grid: Grid | Bars
 
     def __len__(self) -> int:
         return len(self.times)
@@ -93,15 +53,6 @@ class Panel:
         for array in (self.series, self.times, self.values):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
-
-
-def duration(microseconds: float) -> str:
-    """Return a length of time for people."""
-    for size, word in NAMED_STEPS:
-        if microseconds >= size:
-            count = microseconds / size
-            return f"{count:.4g} {word}" + ("" if count == 1 else "s")
-    return f"{microseconds:g} microseconds"
 
 
 def in_order(rows: Rows) -> tuple[Rows, list[Finding]]:
@@ -118,36 +69,7 @@ def in_order(rows: Rows) -> tuple[Rows, list[Finding]]:
     return Rows(rows.names, rows.series[order], rows.times[order], rows.values[order], rows.statics), findings
 
 
-def find_grid(rows: Rows, step: int | None) -> tuple[Grid, list[Finding]]:
-    """Return the grid of rows that are in order, by their commonest step.
-
-    Args:
-        rows: in order.
-        step: in microseconds; None to find it.
-
-    Raises:
-        DataError: no series has two times.
-    """
-    same = rows.series[1:] == rows.series[:-1]
-    steps = np.diff(rows.times)[same]
-    owners = rows.series[1:][same][steps > 0]
-    steps = steps[steps > 0]
-    if not len(steps):
-        raise DataError("no series has two rows at different times", do="check task.time and task.series")
-    findings = []
-    sizes, counts = np.unique(steps, return_counts=True)
-    found = int(sizes[counts.argmax()])
-    if step is None:
-        step = found
-        medians = {int(owner): float(np.median(steps[owners == owner])) for owner in np.unique(owners)[:1000]}
-        others = [rows.names[owner] for owner, size in medians.items() if not 0.67 < size / step < 1.5]
-        if others:
-            text = f"another step than {duration(step)} in {len(others)} of {len(medians)} series: {listed(others)}"
-            findings.append(Finding("other step", others[0], text, is_fault=False))
-    return Grid.of(rows, step), findings
-
-
-def to_panel(rows: Rows, grid: Grid, max_gap: int, targets: int) -> tuple[Panel, list[Finding]]:
+def to_panel(rows: Rows, grid: Grid | Bars, max_gap: int, targets: int) -> tuple[Panel, list[Finding]]:
     """Return rows on the grid, and what that changed.
 
     Args:
@@ -167,9 +89,11 @@ def to_panel(rows: Rows, grid: Grid, max_gap: int, targets: int) -> tuple[Panel,
     )
     kept = np.concatenate([~repeated, [True]])
     series, places, values = rows.series[kept], places[kept], rows.values[kept]
-    same, jump = series[1:] == series[:-1], np.diff(places)
-    breaks = ~same | (jump > max_gap + 1)
-    findings += _gaps(rows, series, grid.times(places, series), same, jump, max_gap, grid)
+    same, jump, at = series[1:] == series[:-1], np.diff(places), grid.times(places, series)
+    # Of bars no place is missing between two rows: only times tell a gap.
+    far = np.diff(at) > (max_gap + 1) * grid.step
+    breaks = ~same | far
+    findings += _gaps(rows, series, at, same & far, same & ~far & (jump > 1), jump, max_gap, grid)
     segment = np.concatenate([[0], np.cumsum(breaks)])
     begin = np.concatenate([[0], np.flatnonzero(breaks) + 1])
     end = np.concatenate([begin[1:], [len(places)]]) - 1
@@ -216,29 +140,28 @@ def _uneven(rows: Rows, grid: Grid, places: Ints) -> list[Finding]:
 
 
 def _gaps(
-    rows: Rows, series: Ints, times: Times, same: np.ndarray, jump: np.ndarray, max_gap: int, grid: Grid
+    rows: Rows,
+    series: Ints,
+    times: Times,
+    long: np.ndarray,
+    short: np.ndarray,
+    jump: np.ndarray,
+    max_gap: int,
+    grid: Grid | Bars,
 ) -> list[Finding]:
     findings = []
-    short = same & (jump > 1) & (jump <= max_gap + 1)
     if count := int(short.sum()):
         row = int(short.argmax())
         missing = counted(int((jump[short] - 1).sum()), "step")
         text = f"{counted(count, 'gap')} of at most {max_gap} steps, {missing} in all: taken as missing"
         findings.append(Finding("gap", f"{rows.names[series[row]]} at {stamp(int(times[row]))}", text, is_fault=False))
-    for row in np.flatnonzero(same & (jump > max_gap + 1))[:20]:
-        text = f"a gap of {duration(float((jump[row] - 1) * grid.step))}: no window crosses it"
+    for row in np.flatnonzero(long)[:MOST_TOLD]:
+        text = f"a gap of {duration(float(times[row + 1] - times[row] - grid.step))}: no window crosses it"
         place = f"{rows.names[series[row]]} at {stamp(int(times[row]))}"
         findings.append(Finding("long gap", place, text, is_fault=False))
-    rest = int((same & (jump > max_gap + 1)).sum()) - 20
+    rest = int(long.sum()) - MOST_TOLD
     if rest > 0:
         findings.append(
             Finding("long gap", ".", f"{counted(rest, 'more long gap')}: no window crosses one", is_fault=False)
         )
     return findings
-
-
-def stamp(microseconds: int) -> str:
-    """Return a time for people and for files."""
-    moment = np.datetime64(microseconds, "us")
-    precise = np.datetime_as_string(moment, unit="s" if microseconds % SECOND == 0 else "us")
-    return str(precise)

@@ -14,7 +14,7 @@ from trainkit.reporting.chart import chart
 from trainkit.reporting.plot import Mark, line_plot
 from trainkit.reporting.reportpage import STYLE, text
 
-from .panel import NAMED_STEPS, stamp
+from .grid import NAMED_STEPS, stamp
 
 Picture = np.ndarray[Any, Any]
 MOST_TARGETS = 8
@@ -29,8 +29,7 @@ class Course:
     Args:
         name: of the window.
         targets: their names.
-        start: the first time of the horizon, microseconds since 1970.
-        step: in microseconds.
+        times: [C + H] microseconds since 1970.
         past: [C, T].
         truth: [H, T].
         forecast: [H, T], or None where there is none.
@@ -40,13 +39,17 @@ class Course:
 
     name: str
     targets: Sequence[str]
-    start: int
-    step: int
+    times: np.ndarray
     past: np.ndarray
     truth: np.ndarray
     forecast: np.ndarray | None = None
     quantiles: np.ndarray | None = None
     levels: Sequence[float] = ()
+
+    @property
+    def start(self) -> int:
+        """Return the first time of the horizon."""
+        return int(self.times[len(self.past)])
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,12 @@ class _Curves:
 
 def curves_of(course: Course, target: int) -> _Curves:
     """Return the curves of a target over time."""
-    size, word = next(
-        ((size, word) for size, word in NAMED_STEPS if size <= course.step * len(course.truth)), NAMED_STEPS[-1]
-    )
-    horizon, shown = len(course.truth), min(len(course.past), HORIZONS_SHOWN * len(course.truth))
-    before = [place * course.step / size for place in range(-shown, 0)]
+    length = float(course.times[-1] - course.times[len(course.past) - 1])
+    size, word = next(((size, word) for size, word in NAMED_STEPS if size <= length), NAMED_STEPS[-1])
+    shown = min(len(course.past), HORIZONS_SHOWN * len(course.truth))
+    since = ((course.times - course.start) / size).tolist()
     # Curves of the horizon begin where the past ends, so that the eye follows them.
-    after = [place * course.step / size for place in range(-1, horizon)]
+    before, after = since[len(course.past) - shown : len(course.past)], since[len(course.past) - 1 :]
     past = course.past[-shown:, target]
     series: dict[str, Points] = {"past": _points(before, past)}
     if np.isfinite(course.truth[:, target]).any():

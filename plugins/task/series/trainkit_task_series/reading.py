@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainkit.contracts import Finding
 from trainkit.errors import UsageError
-from trainkit.tables import Table, read_tables
+from trainkit.tables import Table
 
-from .panel import SECOND, Panel, find_grid, in_order, to_panel
+from .bars import Bars
+from .grid import SECOND, Grid, find_step
+from .panel import Panel, in_order, to_panel
 from .rows import Rows, rows_of
 from .schema import Schema, check_columns, find_schema
 from .times import TimeFormat
 
 SIZES = {"s": SECOND, "m": 60 * SECOND, "min": 60 * SECOND, "h": 3_600 * SECOND, "d": 86_400 * SECOND}
+Tables = Callable[[Sequence[Path]], tuple[Sequence[Table], Sequence[Finding]]]
+ROW = "row"
 SAMPLE = Path(__file__).parent / "sample" / "servers.csv"
 
 
@@ -27,7 +31,7 @@ class Reading:
     Args:
         schema: what the columns are, as far as it is asked for.
         times: how times are written.
-        step: of the grid, as 5m; None to find it.
+        step: of the grid, as 5m; None to find it; `row` where each row is a step.
         max_gap: most missing steps within a segment.
     """
 
@@ -36,24 +40,34 @@ class Reading:
     step: str | None
     max_gap: int
 
-    def read(self, paths: Sequence[Path]) -> tuple[Panel, Schema, list[Finding]]:
+    def read(self, paths: Sequence[Path], tables_of: Tables) -> tuple[Panel, Schema, list[Finding]]:
         """Return the series in files and folders, what the columns are, and all that was found out.
+
+        Args:
+            paths: files and folders.
+            tables_of: what reads them.
 
         Raises:
             DataError: the data cannot be used.
         """
-        tables, findings = read_tables(paths)
+        tables, found = tables_of(paths)
+        findings = list(found)
         schema, told = find_schema(tables, self.schema)
         findings += told
         rows, told = rows_of(tables, schema, self.times)
         rows, sorted_ = in_order(rows)
-        grid, uneven = find_grid(rows, microseconds(self.step))
+        step, uneven = find_step(rows, None if self.step == ROW else microseconds(self.step))
+        grid = self.grid(rows, step)
         panel, gridded = to_panel(rows, grid, self.max_gap, len(schema.targets))
         return panel, schema, [*findings, *told, *sorted_, *uneven, *gridded]
 
-    def rows(self, paths: Sequence[Path], schema: Schema) -> Rows:
+    def grid(self, rows: Rows, step: int) -> Grid | Bars:
+        """Return the times of the steps of rows that are in order."""
+        return Bars.of(rows, step) if self.step == ROW else Grid.of(rows, step)
+
+    def rows(self, paths: Sequence[Path], tables_of: Tables, schema: Schema) -> Rows:
         """Return the rows in files whose columns are known, in order; inputs known ahead have to be there."""
-        tables: list[Table] = read_tables(paths)[0]
+        tables = tables_of(paths)[0]
         check_columns(tables, schema)
         rows, _ = rows_of(tables, schema, self.times)
         return in_order(rows)[0]
@@ -66,7 +80,9 @@ def microseconds(step: str | None) -> int | None:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)", step.strip())
     size = round(float(match[1]) * SIZES[match[2]]) if match else 0
     if size < 1:
-        raise UsageError(f"task.step = {step!r} is no step", do="as 30s, 5m, 1h or 1d")
+        raise UsageError(
+            f"task.step = {step!r} is no step", do=f"as 30s, 5m, 1h or 1d, or {ROW} where each row is a step"
+        )
     return size
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from trainkit.errors import DataError, UsageError
 
-from .panel import Ints, Panel, stamp
+from .grid import Ints, stamp
+from .panel import Panel
 from .times import Times
 
 EVER = np.iinfo(np.int64).max
@@ -83,8 +84,8 @@ def parts_of(panel: Panel, fractions: tuple[float, float, float], cuts: Sequence
             raise UsageError(f"task.split = {list(fractions)} must be three shares that sum to 1, the first above 0")
         times = np.sort(panel.times)
         val, test = (_nth(times, share) for share in (fractions[0], fractions[0] + fractions[1]))
-    gap = purge * panel.grid.step
-    return training(((begin, val - gap),)), Part("val", ((val, test - gap),)), Part("test", ((test, end),))
+    before_val, before_test = (panel.grid.earlier(moment, purge) for moment in (val, test))
+    return training(((begin, before_val),)), Part("val", ((val, before_test),)), Part("test", ((test, end),))
 
 
 def training(spans: tuple[tuple[int, int], ...]) -> Part:
@@ -120,9 +121,7 @@ def windows_of(panel: Panel, part: Part, context: int, horizon: int, stride: int
     """
     rows = np.arange(len(panel))
     starts = rows[(rows - context >= panel.first) & (rows + horizon - 1 <= panel.last)]
-    # Times within a segment are regular: the first and the last one of a window are known without looking.
-    step, times = panel.grid.step, panel.times[starts]
-    starts = starts[part.holds(times - context * step * part.whole, times + (horizon - 1) * step)]
+    starts = starts[part.holds(panel.times[starts - context * part.whole], panel.times[starts + horizon - 1])]
     if stride > 1 and len(starts):
         begins = np.concatenate([[True], (np.diff(starts) > 1) | np.diff(panel.first[starts]).astype(bool)])
         run = np.maximum.accumulate(np.where(begins, starts, 0))

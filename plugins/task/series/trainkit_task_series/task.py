@@ -14,19 +14,20 @@ from torch import Tensor, nn
 from trainkit.binding import bind_model
 from trainkit.contracts import Answer, Batch, Finding, Inspection, Outputs, Sample, Splits
 from trainkit.errors import DataError, UsageError
-from trainkit.tables import counted
+from trainkit.tables import counted, listed, read_tables
 
 from .answers import answers_of, course_of
 from .calendar import Calendar, usual_calendar
 from .folds import Fold, Folding, folded
 from .forecasters import Forecaster, ModelName
-from .forecasts import baselines_of, predictions_of
+from .forecasts import Bounded, baselines_of, predictions_of, unbounded
+from .grid import duration, stamp
 from .inputs import Ends, ends_of
 from .insight import insights_of
 from .learned import Learned
-from .panel import Panel, duration, stamp
+from .panel import Panel
 from .pictures import picture_of
-from .reading import SAMPLE, Reading, usual_season
+from .reading import ROW, SAMPLE, Reading, Tables, usual_season
 from .scaling import Method
 from .schema import Schema
 from .splitting import Part, check_windows, parts_of, windows_of
@@ -90,17 +91,18 @@ class SeriesTask:
         statics: columns that do not change within a series, words or numbers; 'series' is the name of the series.
         time_format: how times are written, as strptime's '%d.%m.%Y %H:%M', where it is not ISO 8601.
         time_zone: zone of times that name none, as Europe/Amsterdam; they are taken to UTC.
-        step: of the grid that rows are brought to, as 5m or 1h; the commonest one if not given.
+        step: of the grid that rows are brought to, as 5m or 1h; the commonest one if not given; row: each row is one.
         max_gap: most missing steps that a window may cross.
         split: shares of training, validation and test, by time; the same moments for all series.
         cuts: when validation and test begin and, if a third one is given, when the test ends, in place of shares.
         purge: steps between training and validation, and before test, that are in no part.
         fold: of cross-validation, as 2/5: the second of five.
-        folding: what a fold trains on: all rows before its validation, as many as without folds, those on both sides.
+        folding: what a fold trains on: all rows before its validation, as many as the first fold, those on both sides.
         stride: steps from one training window to the next.
         eval_stride: the same for validation and test.
         scaling: of each series and column, learned from training rows: mean and deviation, median and quartiles, asinh
             of the latter for heavy tails, none.
+        relative: targets whose windows are seen relative to their last value, as prices.
         calendar: features of the clock; those that suit the step if not given.
         season: steps of a season, for MASE and the seasonal baseline; a day if not given, if the context holds one.
         context: steps of the past that a forecast looks at.
@@ -114,6 +116,12 @@ class SeriesTask:
         instance_norm: whether the TFT forecasts each window about its own level and spread.
         individual: whether each target has linear maps of its own.
         season_skip: whether the TFT sees the last season over the horizon, too, and may repeat it.
+
+    Attributes:
+        tables: what reads tables from files and folders; a task that stands on this one may clean and add columns.
+        sample: the embedded data.
+        embedded: what that is, in words.
+        bounded: what forecasts in original units, and their quantiles, are brought to, as to percentages within 0..100.
     """
 
     adjustable: frozenset[str] = frozenset()
@@ -138,6 +146,7 @@ class SeriesTask:
         stride: PositiveInt = 1,
         eval_stride: PositiveInt = 1,
         scaling: Method = "standard",
+        relative: tuple[str, ...] = (),
         calendar: tuple[Calendar, ...] | None = None,
         season: PositiveInt | None = None,
         context: PositiveInt = 96,
@@ -164,11 +173,15 @@ class SeriesTask:
         self.fold = Fold.of(fold, folding)
         self.strides = {"train": stride, "val": eval_stride, "test": eval_stride}
         self.scaling: Method = scaling
+        self.relative = relative
         self.calendar, self.season = calendar, season
         self.context, self.horizon = context, horizon
         self.forecaster = Forecaster(
             model, context, horizon, quantiles, hidden, heads, layers, dropout, instance_norm, individual, season_skip
         )
+        self.tables: Tables = read_tables
+        self.sample, self.embedded = SAMPLE, EMBEDDED
+        self.bounded: Bounded = unbounded
         self.found: Read | None = None
         self.learned: Learned | None = None
 
@@ -182,6 +195,7 @@ class SeriesTask:
             "callback": ["sample-outputs"],
             "evaluate.monitor": "val/loss",
             "loop.batch_size": 32,
+            "checkpoint.keep_best": 3,
         }
 
     @property
@@ -201,6 +215,8 @@ class SeriesTask:
             names |= {"past_time_features", "future_time_features"}
         if self.learned and self.learned.scaling.asinh:
             names |= {"asinh_mask"}
+        if self.reading.step == ROW:
+            names |= {"times"}
         return frozenset(names | (set(self._learned.statics([])) if self.learned else set()))
 
     @property
@@ -222,9 +238,9 @@ class SeriesTask:
             DataError: there is nothing to read, or it cannot be used.
         """
         del seed
-        found = self._read(SAMPLE if data is None else Path(data))
+        found = self._read(self.sample if data is None else Path(data))
         self._check(found)
-        source = EMBEDDED if data is None else str(data)
+        source = self.embedded if data is None else str(data)
         facts = found.facts()
         shown = f"{source}; {facts['columns']}; step {facts['step']}; season {facts['season']}"
         shown += f"; fold {self.fold}" if self.fold else ""
@@ -236,7 +252,11 @@ class SeriesTask:
         return Splits(train, parts["val"], parts["test"], shown, found.panel.fingerprint(), remarks)
 
     def _read(self, data: Path) -> Read:
-        panel, schema, findings = self.reading.read([data])
+        panel, schema, findings = self.reading.read([data], self.tables)
+        if unknown := sorted(set(self.relative) - set(schema.targets)):
+            raise UsageError(
+                f"task.relative names {listed(unknown)}", why=f"the targets are {', '.join(schema.targets)}"
+            )
         parts = parts_of(panel, self.split, self.cuts, self.purge)
         if self.fold:
             parts = folded(panel, parts, self.fold, self.purge, self.horizon)
@@ -303,7 +323,16 @@ class SeriesTask:
         """Learn scales, seasons and words from the rows of training, and scale all windows by them."""
         found = self._found
         rows = found.parts[0].rows(found.panel)
-        self.learned = Learned.from_rows(found.panel, found.schema, rows, found.season, found.calendar, self.scaling)
+        self.learned = Learned.from_rows(
+            found.panel,
+            found.schema,
+            rows,
+            found.season,
+            found.calendar,
+            self.scaling,
+            self.relative,
+            self.horizon,
+        )
         self._scale()
         if train.store is None:
             raise UsageError("these are not the windows that were read last", do="call read, then fit with its train")
@@ -337,7 +366,7 @@ class SeriesTask:
     def predict(self, model: nn.Module, batch: Batch, outputs: Outputs) -> Mapping[str, Any]:
         """Return forecasts and truth in original units."""
         del model
-        return predictions_of(batch, outputs)
+        return predictions_of(batch, outputs, self.bounded)
 
     def baselines(self) -> Mapping[str, Callable[[Batch], Mapping[str, Any]]]:
         """Return persistence and, where a season has several steps, the seasonal naive forecast."""
@@ -346,15 +375,15 @@ class SeriesTask:
     def inputs(self, paths: Sequence[Path]) -> Ends:
         """Read series whose next steps are asked; of a new one the past is scaled by itself."""
         learned = self._learned
-        rows = self.reading.rows(paths, learned.schema)
-        return ends_of(rows, learned, self.context, self.horizon)
+        rows = self.reading.rows(paths, self.tables, learned.schema)
+        return ends_of(rows, self.reading.grid(rows, learned.step), learned, self.context, self.horizon)
 
     def answers(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> list[Answer]:
         """Return for each sample the next steps with their quantiles, as tables and plots."""
         outputs = bind_model(model)({**batch, "output_attentions": True})
         insights = insights_of(outputs, self.context, self._learned, self.forecaster.season_skip)
         levels = [float(f"{level:.6g}") for level in self.forecaster.quantiles]
-        return answers_of(batch, predictions_of(batch, outputs), levels, samples, self._learned, insights)
+        return answers_of(batch, predictions_of(batch, outputs, self.bounded), levels, samples, self._learned, insights)
 
     def picture(self, sample: Sample) -> Any:
         """Return a plot of a sample's past and truth, [H, W, 3] of bytes."""

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .panel import Ints, stamp
+from .grid import Ints, stamp
+from .relative import centred
 
 # What is the same for all samples of a batch.
 SHARED = ("target_names", "series_names")
@@ -41,13 +42,15 @@ class Store:
 
     Args:
         layout: what a row holds.
-        rows: [N, width] float32, 0 where nothing was measured.
+        rows: [N, width] float32, 0 where nothing was measured; relative targets in original units.
         measured: [N, T] bool, or None where everything was.
         places: [N, 3] of each row the number of its series, its number in it, and its microseconds since 1970.
         facts: [series, 3, T] loc, scale and season_error.
         statics: tensors with one row for each series.
         target_names: names of the T targets.
         series_names: names of the series.
+        relative: [T] bool, which targets are scaled window by window; None for none.
+        times: [N, 1] of each row, where batches are to tell them, as they are not regular.
         asinh: [T] bool, of which targets scaled values are asinh((x - loc) / scale); None for none.
     """
 
@@ -59,6 +62,8 @@ class Store:
     statics: dict[str, Tensor]
     target_names: tuple[str, ...]
     series_names: tuple[str, ...]
+    relative: Tensor | None = None
+    times: Tensor | None = None
     asinh: Tensor | None = None
 
     def batch(self, starts: Tensor, context: int, horizon: int) -> dict[str, Any]:
@@ -71,6 +76,10 @@ class Store:
             mask = torch.ones(1, 1, 1, dtype=torch.bool).expand(len(starts), length, counts.targets)
         else:
             mask = strided(self.measured, starts - context, length)
+        series, start, start_time = self.places.index_select(0, starts).unbind(1)
+        loc, scale, season_error = self.facts.index_select(0, series).unbind(1)
+        if self.relative is not None:
+            values, loc, scale = centred(values, mask, context, loc, scale, self.relative)
         batch: dict[str, Any] = {
             "past_values": values[:, :context],
             "past_observed_mask": mask[:, :context],
@@ -81,8 +90,8 @@ class Store:
             batch["past_covariates"] = observed[:, :context]
         if counts.known:
             batch |= {"past_time_features": known[:, :context], "future_time_features": known[:, context:]}
-        series, start, start_time = self.places.index_select(0, starts).unbind(1)
-        loc, scale, season_error = self.facts.index_select(0, series).unbind(1)
+        if self.times is not None:
+            batch["times"] = strided(self.times, starts - context, length).squeeze(-1)
         batch |= {name: tensor.index_select(0, series) for name, tensor in self.statics.items()}
         if self.asinh is not None:
             batch["asinh_mask"] = self.asinh.expand(loc.shape)
