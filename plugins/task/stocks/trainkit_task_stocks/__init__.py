@@ -1,0 +1,1 @@
+"""Forecasts of stock prices from OHLCV files."""

@@ -1,0 +1,282 @@
+"""Price faults that only the neighbours show: missed splits, prices in hundredths, bars and cells off their level.
+
+A level that is left and found again, a ratio as of a split or a unit, the column of splits, volume that moves by the
+inverse, and calm neighbours speak for a fault; a surge of volume and a move without return for a real jump. The rules
+and thresholds are ours; kinds of faults and their names are those of the public test data of yfinance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from .bars import PRICES, Numbers
+from .evidence import Ratio, announced_near, is_surge, moves_volume, nearest_ratio, noise
+
+LEAST_SHIFT = float(np.log(1.25))
+FARTHEST = float(np.log(20))
+MOST_BARS_OFF = 3
+EDGES_LOOKED_AT = 8
+MOST_FAULTS = 200
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Hold a price fault.
+
+    Args:
+        rule: 'missed split', 'wrong unit', 'off level' or 'off cell'.
+        first: its first row.
+        last: the row after its last one.
+        columns: which of open, high, low, close are off.
+        ratio: of faulty to right prices; None where it is that of no split and no unit.
+        with_volume: whether the volume moved by the inverse.
+        why: what speaks for it.
+    """
+
+    rule: str
+    first: int
+    last: int
+    columns: tuple[int, ...]
+    ratio: float | None
+    with_volume: bool
+    why: str
+
+
+def mended(prices: Numbers, volume: Numbers, fault: Fault) -> tuple[Numbers, Numbers]:
+    """Return prices [N, 4] and volume [N] without a fault: brought to the right level, or NaN where that is unknown."""
+    prices, volume = prices.copy(), volume.copy()
+    rows = slice(fault.first, fault.last)
+    columns = list(fault.columns)
+    if fault.ratio is None:
+        prices[rows, columns] = np.nan
+        return prices, volume
+    prices[rows, columns] = scaled(prices[rows, columns], fault.ratio)
+    if fault.with_volume:
+        volume[rows] = np.round(scaled(volume[rows], 1 / fault.ratio))
+    return prices, volume
+
+
+def scaled(values: Numbers, ratio: float) -> Numbers:
+    """Return values / ratio; times the inverse where that is a whole number, which leaves less to round."""
+    inverse = round(1 / ratio) if ratio < 1 else 0
+    return np.asarray(values * inverse if inverse and abs(1 / ratio - inverse) < 1e-9 * inverse else values / ratio)
+
+
+def find_faults(prices: Numbers, volume: Numbers, splits: Numbers | None = None) -> list[Fault]:
+    """Return price faults: none overlaps another but for cells, and their order does not matter.
+
+    Args:
+        prices: [N, 4] open, high, low, close in order of time; rows with a price that is not above 0 are looked over.
+        volume: [N].
+        splits: [N] new to old shares on days of splits, else 0; None where no column tells.
+    """
+    if not len(prices):
+        return []
+    searched: list[Fault] = []
+    now, amount = prices, volume
+    while len(searched) < MOST_FAULTS:
+        fault = _next_fault(now, amount, splits)
+        if fault is None:
+            break
+        searched.append(fault)
+        now, amount = mended(now, amount, fault)
+    return _merged(searched, len(prices))
+
+
+def _next_fault(prices: Numbers, volume: Numbers, splits: Numbers | None) -> Fault | None:
+    usable = np.flatnonzero((np.isfinite(prices) & (prices > 0)).all(axis=1))
+    if len(usable) < 3:
+        return None
+    part = _Part(prices[usable], volume[usable], None if splits is None else splits[usable])
+    found = _cell(part) or _returning(part) or _lasting(part)
+    if found is None:
+        return None
+    # Rows that cannot be used share the level of the usable ones around them.
+    first = int(usable[found.first]) if found.first else 0
+    last = int(usable[found.last]) if found.last < len(usable) else len(prices)
+    return replace(found, first=first, last=last if len(found.columns) == len(PRICES) else first + 1)
+
+
+def _merged(faults: list[Fault], rows: int) -> list[Fault]:
+    """Return faults by their net effect: a stretch in hundredths within one that is 100 times too high is right."""
+    shift, moved, lost = np.zeros(rows), np.zeros(rows, bool), np.zeros(rows, bool)
+    cells = [fault for fault in faults if len(fault.columns) < len(PRICES)]
+    whole = [fault for fault in faults if len(fault.columns) == len(PRICES)]
+    for fault in whole:
+        if fault.ratio is None:
+            lost[fault.first : fault.last] = True
+        else:
+            shift[fault.first : fault.last] += np.log(fault.ratio)
+            moved[fault.first : fault.last] |= fault.with_volume
+    shift = np.where(lost | (np.abs(shift) < 1e-9), 0.0, shift)
+    moved &= shift != 0
+    edges = np.flatnonzero((np.abs(np.diff(shift)) > 1e-9) | (np.diff(lost) != 0) | (np.diff(moved) != 0)) + 1
+    merged = []
+    for first, last in pairwise([0, *edges.tolist(), rows]):
+        if shift[first] == 0 and not lost[first]:
+            continue
+        ratio = None if lost[first] else _exact(float(np.exp(shift[first])))
+        over = [fault for fault in whole if fault.first <= first and last <= fault.last]
+        alike = [fault for fault in over if (fault.ratio is None) == (ratio is None) and _like(fault.ratio, ratio)]
+        told = (alike or over)[-1]
+        why = told.why if alike else f"prices are {shown(ratio or 1.0)} of their neighbours"
+        merged.append(replace(told, first=first, last=last, ratio=ratio, with_volume=bool(moved[first]), why=why))
+    return sorted([*merged, *cells], key=lambda fault: (fault.first, fault.columns))
+
+
+def _like(one: float | None, other: float | None) -> bool:
+    return one is None or other is None or abs(one / other - 1) < 1e-6
+
+
+def _exact(ratio: float) -> float:
+    """Return a ratio without the rounding of logarithms where it, or its inverse, is a whole number."""
+    for value in (ratio, 1 / ratio):
+        if value > 0.5 and abs(value - round(value)) < 1e-6 * value:
+            return float(round(value)) if value == ratio else 1 / round(value)
+    return ratio
+
+
+class _Part:
+    """Hold usable rows and what is asked of them more than once."""
+
+    def __init__(self, prices: Numbers, volume: Numbers, splits: Numbers | None) -> None:
+        self.prices, self.splits = prices, splits
+        self.volume = np.nan_to_num(np.maximum(volume, 0), posinf=0.0)
+        self.logs = np.log(prices)
+        self.level = np.median(self.logs, axis=1)
+        self.steps = np.diff(self.level)
+        self.turnover = self.volume * np.exp(self.level)
+
+    def __len__(self) -> int:
+        return len(self.prices)
+
+    def edges(self) -> list[int]:
+        """Return rows whose level is far from that of the row before."""
+        large = np.flatnonzero(np.abs(self.steps) >= LEAST_SHIFT)
+        return [int(at) + 1 for at in large if abs(self.steps[at]) >= 4 * noise(self.steps, int(at))]
+
+    def spread(self) -> Numbers:
+        """Return [N] log of high to low, as cells would have it without the farthest of the four."""
+        ordered = np.sort(self.logs, axis=1)
+        return np.asarray(np.minimum(ordered[:, 2] - ordered[:, 0], ordered[:, 3] - ordered[:, 1]))
+
+
+def _cell(part: _Part) -> Fault | None:
+    """Return a single price that is off by a known ratio from the other three of its row, which fit the neighbours."""
+    others = np.stack([np.median(np.delete(part.logs, column, axis=1), axis=1) for column in range(4)], axis=1)
+    away = part.logs - others
+    spread = part.spread()
+    rows, columns = np.nonzero((np.abs(away) >= LEAST_SHIFT) & (np.abs(away) > 3 * spread[:, None]))
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        shift = float(away[row, column])
+        near = [n for n in range(row - 3, row + 4) if 0 <= n < len(part) and n != row]
+        if not near or min(abs(part.level[n] - others[row, column]) for n in near) > 0.5 * abs(shift):
+            continue
+        sigma = max(noise(part.steps, min(max(row - 1, 0), len(part.steps) - 1)), float(np.median(spread)))
+        ratio = nearest_ratio(shift, sigma, announced_near(part.splits, row, row + 1))
+        if ratio is None or ratio.source == "weak split":
+            continue
+        open_, high, low, close = part.prices[row]
+        contradicts = high < max(open_, close, low) * (1 - 1e-6) or low > min(open_, close) * (1 + 1e-6)
+        if not contradicts and ratio.source != "unit" and abs(shift) < 12 * sigma:
+            continue
+        cured = part.prices[row].copy()
+        cured[column] = scaled(cured[column : column + 1], ratio.value)[0]
+        if contradicts and _contradicts(cured, tolerance=max(sigma, 0.01)):
+            continue
+        why = f"{PRICES[column]} is {shown(ratio.value)} of the others of its row"
+        return Fault(_rule(ratio, "off cell"), row, row + 1, (column,), ratio.value, False, why)
+    return None
+
+
+def _contradicts(row: Numbers, tolerance: float) -> bool:
+    open_, high, low, close = row
+    return bool(high < max(open_, close) * (1 - tolerance) or low > min(open_, close) * (1 + tolerance))
+
+
+def _returning(part: _Part) -> Fault | None:
+    """Return the shortest stretch whose level is left at its end for the one before it."""
+    edges = part.edges()
+    pairs = [(a, b) for n, a in enumerate(edges) for b in edges[n + 1 : n + 1 + EDGES_LOOKED_AT]]
+    for first, last in sorted(pairs, key=lambda pair: pair[1] - pair[0]):
+        into, out = float(part.steps[first - 1]), float(part.steps[last - 1])
+        if into * out > 0:
+            continue
+        sigma = max(noise(part.steps, first - 1), noise(part.steps, last - 1))
+        shift = (into - out) / 2
+        apart = abs(float(part.level[last] - part.level[first - 1]))
+        wide = abs(shift) > FARTHEST
+        if apart > max(4 * sigma * np.sqrt(last - first + 1), 0.05) or apart > 0.5 * abs(shift):
+            continue
+        ratio = nearest_ratio(shift, sigma, announced_near(part.splits, first, last))
+        if abs(shift) < 8 * sigma and not wide and (ratio is None or ratio.source != "splits column"):
+            continue
+        if ratio is not None and ratio.source != "weak split" and _both_near(ratio, into, -out, sigma):
+            return _stretch(part, first, last, ratio, shift, "and come back")
+        lone = last - first <= MOST_BARS_OFF and _disjoint(part, first, last)
+        if wide or (lone and not is_surge(part.turnover, first, last)):
+            beside = "those before and after" + ("" if wide else ", without more volume")
+            text = f"prices are x{np.exp(shift):.3g} of {beside}"
+            return Fault("off level", first, last, (0, 1, 2, 3), None, False, text)
+    return None
+
+
+def _both_near(ratio: Ratio, into: float, out: float, sigma: float) -> bool:
+    size = abs(float(np.log(ratio.value)))
+    most = 0.5 * size if ratio.source == "splits column" else max(4 * sigma, 0.05)
+    return max(abs(abs(into) - size), abs(abs(out) - size)) <= min(most, 0.5 * size)
+
+
+def _disjoint(part: _Part, first: int, last: int) -> bool:
+    """Return whether no bar of a stretch overlaps the bars beside it."""
+    inside = part.prices[first:last]
+    beside = part.prices[[first - 1, last]]
+    return bool(inside[:, 1].max() < beside[:, 2].min() or inside[:, 2].min() > beside[:, 1].max())
+
+
+def _lasting(part: _Part) -> Fault | None:
+    """Return all rows before the latest shift that does not come back, where it is one of a split or a unit.
+
+    The rows after it are taken as right, as splits and new units are told backwards. Of a unit only: where no more
+    than 3 rows come after it, those are off.
+    """
+    for edge in reversed(part.edges()):
+        shift = -float(part.steps[edge - 1])
+        sigma = noise(part.steps, edge - 1)
+        ratio = nearest_ratio(shift, sigma, announced_near(part.splits, edge, edge))
+        if ratio is None:
+            continue
+        after = len(part) - edge
+        if ratio.source == "unit" and after <= MOST_BARS_OFF and after < edge:
+            opposite = Ratio(1 / ratio.value, ratio.source)
+            return _stretch(part, edge, len(part), opposite, -shift, "up to the end")
+        known = ratio.source in ("unit", "splits column")
+        calm = abs(shift) >= 12 * sigma and not is_surge(part.turnover, edge, min(edge + 2, len(part)))
+        if known or (ratio.source == "split" and calm and after > MOST_BARS_OFF):
+            return _stretch(part, 0, edge, ratio, shift, "and all rows after it are not")
+    return None
+
+
+def _stretch(part: _Part, first: int, last: int, ratio: Ratio, shift: float, end: str) -> Fault:
+    near = slice(max(first, last - 20), last)
+    beside = [slice(max(0, first - 20), first), slice(last, last + 20)]
+    with_volume = moves_volume(part.volume, near, beside, shift)
+    source = {"splits column": ", as the column of splits has it", "unit": ", as of a unit"}.get(ratio.source, "")
+    why = f"prices are {shown(ratio.value)} of their neighbours{source}, {end}"
+    why += ", and volume moved by the inverse" if with_volume else ""
+    return Fault(_rule(ratio, "missed split"), first, last, (0, 1, 2, 3), ratio.value, with_volume, why)
+
+
+def _rule(ratio: Ratio, other: str) -> str:
+    return "wrong unit" if ratio.source == "unit" else other
+
+
+def shown(ratio: float) -> str:
+    """Return a ratio for people: 'x5' or '1/5'."""
+    inverse = 1 / ratio
+    if ratio < 1 and abs(inverse - round(inverse)) < 1e-6:
+        return f"1/{round(inverse)}"
+    return f"x{ratio:.6g}"
