@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,23 +39,15 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         click.echo("  " + "  ".join(cells).rstrip())
 
 
-def number(value: float | None) -> str:
-    """Return a number for a table; what was not measured is a dash."""
-    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
-
-
 def print_results(result: RunResult) -> None:
-    """Print the final table: the model on every split, the trivial baselines beside it."""
-    tables = result.summary["results"]
-    if tables:
-        columns = [
-            (name, split) for name, rows in tables.items() for split in ("train", "val", "test") if _has(rows, split)
-        ]
-        tags = list(dict.fromkeys(tag.partition("/")[2] for tag in tables["model"]))
-        rows = [[tag, *(number(tables[name].get(f"{split}/{tag}")) for name, split in columns)] for tag in tags]
-        header = ["", *(split if name == "model" else f"{name} {split}" for name, split in columns)]
-        weights = "last weights" if result.summary["best_step"] is None else "best checkpoint"
-        print_table(f"results ({weights}; trivial baselines beside it)", header, rows)
+    """Print the final tables: the model on every split, the trivial baselines beside it."""
+    from .results import print_tables
+
+    summary = result.summary
+    if summary["results"]:
+        weights = "last weights" if summary["best_step"] is None else "best checkpoint"
+        title = f"results ({weights}; trivial baselines beside it)"
+        print_tables(title, summary["results"], f"in {result.directory}/report.html", summary["monitor"])
     click.echo(f"run directory: {result.directory}")
 
 
@@ -65,7 +56,3 @@ def print_json(document: dict[str, Any]) -> None:
     from trainkit.storage import strict_json
 
     click.echo(strict_json.dumps(strict_json.without_special_numbers(document)).decode(), nl=False)
-
-
-def _has(rows: dict[str, float], split: str) -> bool:
-    return any(tag.startswith(f"{split}/") for tag in rows)

@@ -170,22 +170,6 @@ def duration(seconds: Any) -> str:
     return f"{minutes} min {left} s" if minutes else f"{left} s"
 
 
-def result_table(results: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the final table: a row a metric, the model on every split, each baseline beside it."""
-    names = [name for name in ("model", *sorted(results.keys() - {"model"})) if name in results]
-    tags = list(dict.fromkeys(tag for name in names for tag in results[name]))
-    metrics = list(dict.fromkeys(tag.partition("/")[2] or tag for tag in tags))
-    splits = [split for split in ("train", "val", "test") if any(tag.startswith(f"{split}/") for tag in tags)]
-    columns = [
-        (name, split) for name in names for split in splits if any(tag.startswith(f"{split}/") for tag in results[name])
-    ]
-    head = ["", *(split if name == "model" else f"{name} {split}" for name, split in columns)]
-    metrics.sort(key=lambda metric: metric != "loss")
-    return head, [
-        [metric, *(number(results[name].get(f"{split}/{metric}")) for name, split in columns)] for metric in metrics
-    ]
-
-
 def stage_table(stages: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of the plan: what each stage learns from, for how long, and with which weights."""
     head = ["stage", "samples", "epochs", "steps", "learning rate", "trained weights", "selection"]

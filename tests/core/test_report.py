@@ -11,17 +11,19 @@ from typing import Any
 
 import pytest
 from trainkit.errors import CheckpointError
-from trainkit.report import Facts, duration, environment, number, readable, result_table, stage_table, write_report
+from trainkit.report import Facts, duration, environment, number, readable, stage_table, write_report
 from trainkit.reporting.axes import short, thinned, ticks
 from trainkit.reporting.chart import chart
 from trainkit.reporting.modelcard import model_card
-from trainkit.reporting.reportpage import chart_series, page
+from trainkit.reporting.reportpage import page
+from trainkit.reporting.runcharts import chart_series
 from trainkit.rundir import MetricsFile, RunDirectory
 
 HOSTILE = "<script>alert(1)</script>\x1b[31m\"'&|`[x](javascript:1)"
 
 
 def facts(text: str = "embedded sample") -> Facts:
+    name = text.replace("/", "")  # a slash in a tag is structure
     return Facts(
         name=text,
         summary={
@@ -30,7 +32,7 @@ def facts(text: str = "embedded sample") -> Facts:
             "best_checkpoints": [{"step": 180, "value": 0.5}, {"step": 90, "value": 0.75}],
         },
         results={
-            "model": {"train/loss": 0.3, "val/loss": 0.5, "test/loss": 0.6, "test/f1": 0.71234, f"test/{text}": 1.0},
+            "model": {"train/loss": 0.3, "val/loss": 0.5, "test/loss": 0.6, "test/f1": 0.71234, f"test/{name}": 1.0},
             "majority": {"test/f1": 0.1},
             text: {"test/f1": math.nan},
         },
@@ -47,7 +49,7 @@ def facts(text: str = "embedded sample") -> Facts:
             "data": {"source": text, "fingerprint": text, "samples": {"train": 35, "val": 5}, "warnings": [text]},
         },
         rows=[
-            {"step": step, "train/loss": 1 / step, "val/loss": 2 / step, "val/f1": step / 9, f"val/f1/{text}": 1.0}
+            {"step": step, "train/loss": 1 / step, "val/loss": 2 / step, "val/f1": step / 9, f"val/f1/{name}": 1.0}
             for step in range(1, 9)
         ],
         components=[{"kind": "task", "name": text, "distribution": text, "version": "0.1.0"}],
@@ -165,15 +167,6 @@ class TestCard:
 
 
 class TestTables:
-    def test_the_model_comes_first_with_every_split(self) -> None:
-        head, body = result_table(facts("x").results)
-        assert head == ["", "train", "val", "test", "majority test", "x test"]
-        assert body == [
-            ["loss", "0.3", "0.5", "0.6", "", ""],
-            ["f1", "", "", "0.7123", "0.1", "nan"],
-            ["x", "", "", "1", "", ""],
-        ]
-
     def test_stages_say_what_differs(self) -> None:
         _, body = stage_table(facts().stages())
         assert body[1] == ["all", "800", "1", "50", "as scheduled", "all", "all"]
@@ -236,9 +229,19 @@ class TestCharts:
         tags = "val/f1/recall val/loss train/grad_norm train/loss/a train/loss train/learning_rate val/f1 val/f1/exact"
         row = {"step": 1, "final/test/loss": 1, "time/eta": 1} | dict.fromkeys(tags.split(), 1)
         charts = dict(chart_series([row, {"step": math.nan, "val/x": 1}, {"val/y": 1}]))
-        assert list(charts) == ["loss", "f1", "learning rate", "grad norm", "parts of the loss"]
+        assert list(charts) == ["loss", "f1", "parts of the loss", "learning rate", "grad norm"]
         assert list(charts["loss"]) == ["train/loss", "val/loss"]
         assert list(charts["f1"]) == ["val/f1", "val/f1/exact", "val/f1/recall"]
+
+    def test_many_figures_leave_the_main_one_alone_and_parts_stand_beside_each_other(self) -> None:
+        figures = [f"val/error/{figure}" for figure in "abcdefg"]
+        parts = [f"val/error/{figure}/{part}" for figure in ("mase", "a") for part in ("cpu", "disk", "step-3")]
+        many = [f"val/error/mase/series/{number:02}" for number in range(20)]
+        charts = dict(chart_series([dict.fromkeys(["step", "val/error", *figures, *parts, *many], 1)]))
+        assert list(charts) == ["error", "error by part", "error by series", "error by step"]
+        assert list(charts["error"]) == ["val/error"]
+        assert list(charts["error by part"]) == ["val/error/mase/cpu", "val/error/mase/disk"]
+        assert list(charts["error by series"]) == many[:12]
 
     def test_many_series_differ_in_colour_or_dashes(self) -> None:
         drawing = chart({f"s{i}": [(0, i), (1, i)] for i in range(9)})

@@ -13,10 +13,10 @@ from trainkit.report import (
     duration,
     number,
     readable,
-    result_table,
     stage_table,
     value_text,
 )
+from trainkit.resulttable import PART, by_part, last_split, overall
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
@@ -27,7 +27,7 @@ def model_card(facts: Facts) -> str:
         _front(facts),
         f"# {text(facts.name)}",
         _what(facts),
-        "## Results\n\n" + (_table(*result_table(facts.results)) or "There are no final results yet."),
+        "## Results\n\n" + (_results(facts) or "There are no final results yet."),
         "## Data\n\n" + _data(facts),
         "## Training\n\n" + _training(facts),
         "## Use\n\n" + _use(facts),
@@ -69,6 +69,13 @@ def _what(facts: Facts) -> str:
             if others:
                 lines.append(f"Kept beside it, the best first: {', '.join(others)}.")
     return "\n".join(line for line in lines if line)
+
+
+def _results(facts: Facts) -> str:
+    table = overall(facts.results, details=False)
+    parts = [part for part in by_part(facts.results, last_split(facts.results)) if part.group == PART]
+    tables = [_table(table.head(), table.body()), *(f"{text(p.title)}:\n\n{_table(p.head(), p.body())}" for p in parts)]
+    return "\n\n".join(found for found in tables if found)
 
 
 def _data(facts: Facts) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from trainkit.errors import printable
-from trainkit.report import Facts, component_rows, duration, number, readable, result_table, stage_table, value_text
+from trainkit.report import Facts, component_rows, duration, number, readable, stage_table, value_text
+from trainkit.resulttable import SPLITS, Table, by_part, overall
 
-from .axes import Points
 from .chart import chart
+from .runcharts import chart_series
 from .runpictures import figures
 
 MAX_CHARTS = 12
@@ -47,7 +47,8 @@ th { font-size: 13px; color: var(--soft); font-weight: 600; white-space: nowrap;
 td { overflow-wrap: anywhere; } .numbers td:not(:first-child), .numbers th:not(:first-child) { text-align: right; }
 .line.dashed { stroke-dasharray: 5 4; }
 .key.dashed { background: repeating-linear-gradient(90deg, var(--c) 0 4px, transparent 4px 7px); }
-tr.best { background: var(--mark); }
+tr.best { background: var(--mark); } td.below { padding-left: 30px; color: var(--soft); }
+details { margin-top: 10px; } summary { cursor: pointer; padding: 4px 0; }
 .note { padding: 10px 14px; margin-bottom: 8px; border-left: 4px solid var(--c4); }
 section > figure + figure { margin-top: 12px; } figure img { max-width: 100%; display: block; }
 @media print { .tile, figure, .scroll { break-inside: avoid; } }
@@ -119,11 +120,31 @@ def _notes(facts: Facts) -> str:
 
 
 def _results(facts: Facts) -> str:
-    head, body = result_table(facts.results)
-    monitor = str(facts.summary.get("monitor", "")).partition("/")[2]
-    baselines = len(facts.results) > 1
+    table = overall(facts.results, str(facts.summary.get("monitor", "")))
+    if not table.rows:
+        return ""
     note = '<p class="soft">The best checkpoint on every split, beside predictors that have learned nothing.</p>'
-    return (note if baselines else "") + _table(head, body, "numbers", best=monitor) if body else ""
+    parts = [part for split in SPLITS for part in by_part(facts.results, split)]
+    return (note if len(facts.results) > 1 else "") + _result_table(table) + "".join(map(_part, parts))
+
+
+def _part(table: Table) -> str:
+    return f"<details><summary>{text(table.title)}</summary>{_result_table(table)}</details>"
+
+
+def _result_table(table: Table) -> str:
+    """Return a table of results; what belongs to the row above is indented, a head that columns share spans them."""
+    top = "".join(f'<th colspan="{len(names)}">{text(head)}</th>' for head, names in table.groups)
+    shared = f"<tr><th></th>{top}</tr>" if any(head for head, _ in table.groups) else ""
+    heads = "".join(f"<th>{text(name)}</th>" for _, names in table.groups for name in names)
+    lines = []
+    for label, cells in table.rows:
+        mark = ' class="best"' if label == table.main else ""
+        indent = ' class="below"' if label.startswith(" ") else ""
+        numbers = "".join(f"<td>{text(cell)}</td>" for cell in cells)
+        lines.append(f"<tr{mark}><td{indent}>{text(label.strip())}</td>{numbers}</tr>")
+    head = f"<thead>{shared}<tr><th></th>{heads}</tr></thead>"
+    return f'<div class="scroll"><table class="numbers">{head}<tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -133,41 +154,6 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
         if drawing:
             charts.append(f"<figure><h3>{text(title)}</h3>{drawing}</figure>")
     return f'<div class="charts">{"".join(charts[:MAX_CHARTS])}</div>' if charts else ""
-
-
-def chart_series(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, dict[str, Points]]]:
-    """Return the charts of a run: the loss first, each metric of training and validation together, then the rest."""
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        step = row.get("step")
-        if not isinstance(step, int | float) or not math.isfinite(step):
-            continue
-        for tag, value in row.items():
-            if tag.startswith(("train/", "val/", "curriculum/")) and isinstance(value, int | float):
-                curves.setdefault(tag, []).append((float(step), float(value)))
-    charts: dict[str, dict[str, Points]] = {}
-    for tag in sorted(curves, key=_chart_order):
-        charts.setdefault(_chart_of(tag), {})[tag] = curves[tag]
-    return [(title.replace("_", " "), series) for title, series in charts.items()]
-
-
-def _chart_of(tag: str) -> str:
-    """Return the title of the chart a curve belongs to: a metric and its parts share one."""
-    split, _, name = tag.partition("/")
-    base = name.partition("/")[0]
-    if split == "curriculum":
-        return tag
-    return "parts of the loss" if base == "loss" != name else base
-
-
-def _chart_order(tag: str) -> tuple[int, str]:
-    split, _, name = tag.partition("/")
-    if name == "loss":
-        return 0, "" if split == "train" else split
-    if split == "val" and not name.startswith("loss/"):
-        return 1, name
-    late = {"learning_rate": 2, "grad_norm": 3}
-    return late.get(name.partition("/")[0], 4), name
 
 
 def _plan(facts: Facts) -> str:
@@ -199,13 +185,10 @@ def _environment(known: Mapping[str, Any]) -> str:
     return _table(["", ""], body)
 
 
-def _table(head: Sequence[str], body: Sequence[Sequence[str]], style: str = "", best: str = "") -> str:
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     if not body:
         return ""
     top = "".join(f"<th>{text(cell)}</th>" for cell in head) if any(head) else ""
-    lines = []
-    for row in body:
-        mark = ' class="best"' if best and row[0] == best else ""
-        lines.append(f"<tr{mark}>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>")
-    table = f'<table class="{style}"><thead><tr>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+    lines = ["<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>" for row in body]
+    table = f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     return f'<div class="scroll">{table}</div>'
