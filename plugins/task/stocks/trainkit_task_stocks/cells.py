@@ -10,6 +10,7 @@ UNITS = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 SIGNS = "$€£¥₹₩₽"
 NUMBER = rf"[+-]?[{SIGNS}]?\s*[\d.,'\s]*\d[\d.,'\s]*[KkMmBbTt]?"
 CURRENCY = rf"^(?:[A-Za-z]{{3}}|[{SIGNS}R])?\s*({NUMBER})\s*(?:[A-Za-z]{{3}}|[{SIGNS}])?$"
+POINTS = r"^[+-]?\d{1,3}(\.\d{3})+$"
 THOUSANDS = r"^[+-]?\d{1,3}(,\d{3})+(\.\d*)?$"
 
 
@@ -31,10 +32,12 @@ def to_numbers(cells: pl.Series, comma_is_decimal: bool = False) -> tuple[pl.Ser
     if cells.dtype != pl.String:
         return cells.cast(pl.Float64, strict=False), plain
     direct = cells.cast(pl.Float64, strict=False)
-    if not direct.null_count():
+    if not direct.null_count() and not comma_is_decimal:
         return direct, plain
-    open_ones = direct.is_null() & is_filled(cells)
-    if not open_ones.any() and not comma_is_decimal:
+    written = direct.is_null() & is_filled(cells)
+    if comma_is_decimal:
+        written |= cells.str.contains(POINTS).fill_null(value=False)
+    if not written.any():
         return direct, plain
     bare = cells.str.extract(CURRENCY, 1).str.replace_all(rf"[\s'{SIGNS}]", "")
     if comma_is_decimal:
@@ -46,7 +49,6 @@ def to_numbers(cells: pl.Series, comma_is_decimal: bool = False) -> tuple[pl.Ser
     unit = bare.str.extract(r"([KkMmBbTt])$", 1).str.to_lowercase()
     factor = unit.replace_strict(UNITS, default=1.0, return_dtype=pl.Float64)
     understood = bare.str.replace(r"[KkMmBbTt]$", "").cast(pl.Float64, strict=False) * factor
-    written = open_ones | (cells.str.contains(",", literal=True).fill_null(value=False) if comma_is_decimal else plain)
     numbers = pl.select(pl.when(written).then(understood).otherwise(direct)).to_series().alias(cells.name)
     return numbers, written & numbers.is_not_null()
 

@@ -83,21 +83,24 @@ def announced_near(splits: Numbers | None, first: int, last: int) -> Numbers:
     return np.asarray(near[np.isfinite(near) & (near > 0) & (near != 1)])
 
 
-def is_surge(turnover: Numbers, first: int, last: int) -> bool:
-    """Return whether more than three times the usual money changed hands in rows: what a real move brings.
+def is_surge(volume: Numbers, price: Numbers, first: int, last: int) -> bool:
+    """Return whether more than three times the usual shares or money changed hands: what a real move brings.
+
+    The usual is the larger median of the 20 rows before and after, as a split alone moves one of them.
 
     Args:
-        turnover: [N] volume times price.
+        volume: [N].
+        price: [N].
         first: row.
         last: the row after the last one.
     """
-    around = np.concatenate([turnover[max(0, first - NEIGHBOURS) : first], turnover[last : last + NEIGHBOURS]])
-    usual = float(np.median(around)) if len(around) else 0.0
-    return (
-        bool(len(around))
-        and float(turnover[first:last].max()) > SURGE * usual
-        and float(turnover[first:last].max()) > 0
-    )
+    return any(_is_surge(traded, first, last) for traded in (volume, volume * price))
+
+
+def _is_surge(traded: Numbers, first: int, last: int) -> bool:
+    sides = [traded[max(0, first - NEIGHBOURS) : first], traded[last : last + NEIGHBOURS]]
+    usual = max((float(np.median(side)) for side in sides if len(side)), default=0.0)
+    return float(traded[first:last].max()) > SURGE * usual
 
 
 def moves_volume(volume: Numbers, inside: slice, outside: list[slice], shift: float) -> bool:

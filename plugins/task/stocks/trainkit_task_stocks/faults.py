@@ -148,10 +148,13 @@ class _Part:
         self.logs = np.log(prices)
         self.level = np.median(self.logs, axis=1)
         self.steps = np.diff(self.level)
-        self.turnover = self.volume * np.exp(self.level)
 
     def __len__(self) -> int:
         return len(self.prices)
+
+    def is_surge(self, first: int, last: int) -> bool:
+        """Return whether unusually much was traded in rows."""
+        return is_surge(self.volume, np.exp(self.level), first, last)
 
     def edges(self) -> list[int]:
         """Return rows whose level is far from that of the row before."""
@@ -176,12 +179,15 @@ def _cell(part: _Part) -> Fault | None:
         if not near or min(abs(part.level[n] - others[row, column]) for n in near) > 0.5 * abs(shift):
             continue
         sigma = max(noise(part.steps, min(max(row - 1, 0), len(part.steps) - 1)), float(np.median(spread)))
-        ratio = nearest_ratio(shift, sigma, announced_near(part.splits, row, row + 1))
+        # Cells of a bar differ by its range, too.
+        reach = (float(spread[row]) + float(np.median(spread))) / 3
+        ratio = nearest_ratio(shift, sigma + reach, announced_near(part.splits, row, row + 1))
         if ratio is None or ratio.source == "weak split":
             continue
         open_, high, low, close = part.prices[row]
         contradicts = high < max(open_, close, low) * (1 - 1e-6) or low > min(open_, close) * (1 + 1e-6)
-        if not contradicts and ratio.source != "unit" and abs(shift) < 12 * sigma:
+        real = abs(shift) < 12 * sigma or part.is_surge(row, row + 1)
+        if not contradicts and ratio.source != "unit" and real:
             continue
         cured = part.prices[row].copy()
         cured[column] = scaled(cured[column : column + 1], ratio.value)[0]
@@ -217,7 +223,7 @@ def _returning(part: _Part) -> Fault | None:
         if ratio is not None and ratio.source != "weak split" and _both_near(ratio, into, -out, sigma):
             return _stretch(part, first, last, ratio, shift, "and come back")
         lone = last - first <= MOST_BARS_OFF and _disjoint(part, first, last)
-        if wide or (lone and not is_surge(part.turnover, first, last)):
+        if wide or (lone and not part.is_surge(first, last)):
             beside = "those before and after" + ("" if wide else ", without more volume")
             text = f"prices are x{np.exp(shift):.3g} of {beside}"
             return Fault("off level", first, last, (0, 1, 2, 3), None, False, text)
@@ -254,7 +260,7 @@ def _lasting(part: _Part) -> Fault | None:
             opposite = Ratio(1 / ratio.value, ratio.source)
             return _stretch(part, edge, len(part), opposite, -shift, "up to the end")
         known = ratio.source in ("unit", "splits column")
-        calm = abs(shift) >= 12 * sigma and not is_surge(part.turnover, edge, min(edge + 2, len(part)))
+        calm = abs(shift) >= 12 * sigma and not part.is_surge(edge, min(edge + 2, len(part)))
         if known or (ratio.source == "split" and calm and after > MOST_BARS_OFF):
             return _stretch(part, 0, edge, ratio, shift, "and all rows after it are not")
     return None
