@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
+import csv
 import gzip
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import polars as pl
 
@@ -19,6 +24,8 @@ SEPARATORS = (",", ";", "\t", "|")
 LOOKED_AT = 1 << 16
 BOM = "\ufeff"
 MOST_NAMED = 3
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+MOMENT = re.compile(r"\d{4}[-/]\d{2}[-/]\d{2}.*|\d{9,}")
 
 
 @dataclass(frozen=True)
@@ -90,21 +97,27 @@ def read_table(path: Path, name: str) -> Table:
     try:
         if path.name.lower().endswith(".parquet"):
             return _checked(Table(name, pl.read_parquet(path), 0))
-        head = _head(path)
+        head = _head(path, name)
         if not head.strip():
             raise DataError("the file is empty", where=name, do="leave it out, or fill it")
         separator = separator_of(head, name)
-        frame = pl.read_csv(path, separator=separator, infer_schema=False)
+        frame = _cells(path, name, separator)
     except DataError:
         raise
     except (pl.exceptions.PolarsError, OSError, EOFError) as error:
-        reason = str(error).strip().splitlines()
-        raise DataError("the file cannot be read", where=name, why=reason[0] if reason else "") from error
+        raise _unreadable(name, error) from error
     columns = [column.strip().removeprefix(BOM).strip().strip('"') for column in frame.columns]
     # Polars gives the second of two columns a name of its own.
     bare = [re.sub(r"_duplicated_\d+$", "", column) for column in columns]
     if twice := sorted({name for name in bare if bare.count(name) > 1}):
         raise DataError(f"two columns are named {twice[0]!r}", where=name, do="give each a name of its own")
+    if all(NUMBER.fullmatch(cell) or MOMENT.fullmatch(cell) for cell in bare) and any(map(MOMENT.fullmatch, bare)):
+        raise DataError(
+            "the file has no header",
+            where=f"{name}:1",
+            why=f"its first line is a row: {', '.join(bare)[:60]}",
+            do="begin it with a line of the columns' names",
+        )
     frame.columns = columns
     return _checked(Table(name, frame.select(pl.all().str.strip_chars()), 1, separator))
 
@@ -115,14 +128,68 @@ def _checked(table: Table) -> Table:
     return table
 
 
-def _head(path: Path) -> str:
-    with path.open("rb") as file:
-        if path.suffix.lower() == ".gz":
-            with gzip.GzipFile(fileobj=file) as unpacked:
-                data = unpacked.read(LOOKED_AT)
-        else:
-            data = file.read(LOOKED_AT)
-    return data.decode("utf-8", "replace").removeprefix(BOM)
+def _open(path: Path) -> BinaryIO:
+    """Open a file, unpacked."""
+    packed = path.suffix.lower() == ".gz"
+    return io.BufferedReader(gzip.GzipFile(path)) if packed else path.open("rb")
+
+
+def _head(path: Path, name: str) -> str:
+    with _open(path) as file:
+        data = file.read(LOOKED_AT)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise _not_utf8(name, "it begins with the byte order mark of UTF-16", "UTF-16")
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise DataError("the file is no text", where=f"{name}:{line}", why="it holds a byte 0", do="leave it out")
+    try:
+        # Not final: the last letter may be cut in two.
+        text = codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _not_utf8(f"{name}:{line}", f"byte {data[error.start]:#04x} begins no letter") from None
+    return text.removeprefix(BOM)
+
+
+def _not_utf8(where: str, why: str, written: str = "LATIN1") -> DataError:
+    do = f"save it as UTF-8, as by: iconv -f {written} -t UTF-8 FILE > NEW"
+    return DataError("the file is not written in UTF-8", where=where, why=why, do=do)
+
+
+def _unreadable(name: str, error: Exception) -> DataError:
+    reason = str(error).strip().splitlines()
+    return DataError("the file cannot be read", where=name, why=reason[0] if reason else "")
+
+
+def _cells(path: Path, name: str, separator: str) -> pl.DataFrame:
+    try:
+        return pl.read_csv(path, separator=separator, infer_schema=False)
+    except pl.exceptions.PolarsError as error:
+        raise _fault(path, name, separator) or _unreadable(name, error) from error
+
+
+def _fault(path: Path, name: str, separator: str) -> DataError | None:
+    """Return what is wrong with which line of a file: the reader is fast, and tells no line."""
+    with _open(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return _not_utf8(f"{name}:{number}", f"byte {line[error.start]:#04x} begins no letter")
+    width = 0
+    with _open(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
+        rows = csv.reader(text, delimiter=separator)
+        with contextlib.suppress(csv.Error):
+            for cells in rows:
+                width = width or len(cells)
+                if len(cells) > width:
+                    return DataError(
+                        "a row has more cells than the header",
+                        where=f"{name}:{rows.line_num}",
+                        why=f"{len(cells)} cells, and {width} columns",
+                        do="correct the row, or quote the cells that hold a separator",
+                    )
+    return None
 
 
 def separator_of(head: str, name: str) -> str:
@@ -139,6 +206,14 @@ def separator_of(head: str, name: str) -> str:
         # Of marks that occur evenly, as a TAB after each semicolon, the plain one comes first.
         return max(even, key=lambda mark: (counts[mark][0], -SEPARATORS.index(mark)))
     header = {mark: counts[mark][0] for mark in SEPARATORS if counts[mark][0]}
+    rows = [mark for mark in SEPARATORS if len(whole) > 1 and all(counts[mark][1:])]
+    if header and rows and not any(any(counts[mark][1:]) for mark in header):
+        raise DataError(
+            "the header and the rows are separated by different marks",
+            where=f"{name}:1",
+            why=f"the header by {next(iter(header))!r}, the rows by {rows[0]!r}",
+            do="separate all cells by commas",
+        )
     if header:
         return max(header, key=lambda mark: header[mark])
     raise DataError(
