@@ -34,11 +34,19 @@ def csv(tmp_path: Path) -> Callable[..., Path]:
     """Return a writer of a CSV file of times, five minutes apart, and a value."""
 
     def write(
-        rows=400, separator=",", head="time,load", time=iso, value=wave, name="a.csv", before="", after=""
+        rows=400,
+        separator=",",
+        head="time,load",
+        time=iso,
+        value=wave,
+        name="a.csv",
+        before="",
+        after="",
+        encoding="utf-8",
     ) -> Path:
         lines = [f"{time(i)}{separator}{value(i)}" for i in range(rows)]
         path = tmp_path / name
-        path.write_text(before + "\n".join([head.replace(",", separator), *lines]) + "\n" + after, encoding="utf-8")
+        path.write_text(before + "\n".join([head.replace(",", separator), *lines]) + "\n" + after, encoding=encoding)
         return path
 
     return write

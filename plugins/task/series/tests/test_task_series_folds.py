@@ -145,11 +145,14 @@ def test_strides_begin_anew_after_the_hole():
     assert windows_of(panel, train, 10, 5, 4, 1).tolist() == [10, 14, *range(50, 76, 4)]
 
 
+@pytest.mark.parametrize("options", [{}, {"relative": ("load",)}, {"step": "row"}], ids=["plain", "relative", "bars"])
 @pytest.mark.parametrize("folding", FOLDINGS)
-def test_scales_differ_by_fold_and_never_see_validation(csv, folding):
+def test_scales_differ_by_fold_and_never_see_validation(csv, folding, options):
     path, learned = csv(rows=600), []
     for number in (1, 2, 3):
-        task = SeriesTask(context=24, horizon=6, season=12, split=SPLIT, fold=f"{number}/3", folding=folding, purge=4)
+        task = SeriesTask(
+            context=24, horizon=6, season=12, split=SPLIT, purge=4, fold=f"{number}/3", folding=folding, **options
+        )
         splits = task.read(path, 0)
         task.fit(splits.train)
         found = task.found
@@ -159,7 +162,9 @@ def test_scales_differ_by_fold_and_never_see_validation(csv, folding):
         outside = ~train.rows(panel)
         assert outside[val.rows(panel) | test.rows(panel)].all()
         panel.values[outside] = 1e9 * np.arange(outside.sum())[:, None]
-        again = Learned.from_rows(panel, found.schema, train.rows(panel), found.season, found.calendar, "standard")
+        again = Learned.from_rows(
+            panel, found.schema, train.rows(panel), found.season, found.calendar, "standard", task.relative, 6
+        )
         assert again.state_dict() == task.learned.state_dict()
         learned.append(task.learned.scaling)
     for fact in ("loc", "scale"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import gzip
+import zoneinfo
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,10 @@ REPAIRED = {
         {"time": lambda i: iso(i) + "+01:00" if i < 200 else iso(i + 12) + "+02:00"},
         "a.csv: column 'time' has times of several offsets (+0100, +0200): all were taken to UTC",
     ),
+    "huge": (
+        {"value": lambda i: "1e300" if i == 50 else str(i % 7)},
+        "a.csv:52: column 'load': 1 cell without a number, the first '1e300': taken as missing",
+    ),
     "no number": (
         {"value": lambda i: "oops" if i == 37 else str(i % 7)},
         "a.csv:39: column 'load': 1 cell without a number, the first 'oops': taken as missing",
@@ -134,6 +139,63 @@ REPAIRED = {
 }
 
 
+def test_the_hour_that_is_skipped_is_left_out_and_told(csv):
+    def time(i):
+        return (dt.datetime(2026, 3, 28, 12) + dt.timedelta(minutes=5 * i)).isoformat()
+
+    task, splits = read(csv(time=time), time_zone="Europe/Amsterdam")
+    message = "a.csv:170: 12 times that Europe/Amsterdam skipped, as the clock went forward: left out"
+    assert message in splits.warnings
+    # In UTC nothing is missing: the hour was none.
+    assert len(task.found.panel) == 388
+
+
+def test_local_times_without_their_zone_lose_the_hour_that_comes_twice_and_it_is_told(csv):
+    berlin = zoneinfo.ZoneInfo("Europe/Berlin")
+
+    def time(i):
+        moment = dt.datetime(2026, 10, 24, 12, tzinfo=dt.UTC) + dt.timedelta(minutes=5 * i)
+        return moment.astimezone(berlin).replace(tzinfo=None).isoformat()
+
+    warnings = read(csv(time=time))[1].warnings
+    assert "a: 1 row earlier than the row before: sorted by time" in warnings
+    assert "a at 2026-10-25T02:00:00: 12 rows with the time of another: the last one is kept" in warnings
+
+
+@pytest.mark.parametrize("role", ["known", "observed"])
+def test_inputs_that_are_missing_are_counted(tmp_path, role):
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "\n".join(["time,load,plan", *(f"{iso(i)},{i % 7},{'' if i % 10 == 4 else i}" for i in range(400))])
+    )
+    task, splits = read(path, targets=("load",), **{role: ("plan",)})
+    assert "a.csv:6: input 'plan' is missing in 40 rows: the mean stands for it" in splits.warnings
+    # The mean is 0, once scaled.
+    assert task.found.windows["train"].store.rows[4, 1] == 0
+
+
+def test_series_that_are_too_short_are_told(tmp_path):
+    rows = [f"{iso(i)},{i % 7},{host}" for host, size in (("long", 400), ("short", 59)) for i in range(size)]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["time,load,host", *rows]))
+    splits = read(path)[1]
+    assert "short: no window in 1 of 2 series: no 60 steps without a long gap" in splits.warnings
+
+
+def test_a_column_without_any_number_is_refused_if_it_is_named(csv):
+    with pytest.raises(DataError, match="no target has a single number"):
+        read(csv(value=lambda i: "NaN"), targets=("load",))
+    assert read(csv(value=lambda i: "5"), targets=("load",))[0].learned.scaling.scale[0, 0] == 1
+
+
+def test_a_fact_that_changes_is_told(tmp_path):
+    rows = [f"{iso(i)},{i % 7},{4 if i < 300 else 8}" for i in range(400)]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["time,load,memory", *rows]))
+    splits = read(path, targets=("load",), statics=("memory",))[1]
+    assert "a.csv: static 'memory' changes in 1 series (a): the first value counts" in splits.warnings
+
+
 @pytest.mark.parametrize("case", REPAIRED)
 def test_what_is_repaired_is_counted_and_has_its_place(csv, case):
     written, message = REPAIRED[case]
@@ -145,7 +207,7 @@ def test_what_is_repaired_is_counted_and_has_its_place(csv, case):
 
 
 REFUSED = {
-    "one row": ({"rows": 1}, "no column can be forecast"),
+    "one row": ({"rows": 1}, "one row is no series"),
     "two rows": ({"rows": 2}, "no window to train on"),
     "no row": ({"rows": 0}, "the table has no row"),
     "constant": ({"value": lambda i: "5"}, "as it never changes: load"),
@@ -154,8 +216,34 @@ REFUSED = {
     "blanks": ({"separator": " "}, "the file has a single column"),
     "row numbers": ({"time": str}, "numbers that are no times, as 199.5"),
     "no times": ({"time": lambda i: "soon"}, "400 of 400 cells are no times"),
+    "days first": (
+        {"time": lambda i: (BEGIN + dt.timedelta(minutes=5 * i)).strftime("%d.%m.%Y %H:%M")},
+        r"a.csv:2\n.*'01.01.2026 00:00' is neither ISO 8601(.|\n)*task.time_format=",
+    ),
+    "two units of time": (
+        {"time": lambda i: str((1767225600 + 300 * i) * (1000 if i >= 200 else 1))},
+        "'1767225600' is no time from 1980 to 2100 in milliseconds since 1970",
+    ),
+    "another mark in the header": (
+        {"head": "time;load"},
+        "different marks\n  where: a.csv:1\n  why:   the header by ';', the rows by ','",
+    ),
+    "no header": ({"head": "2026-01-01T00:00:00,1.5"}, r"no header\n  where: a.csv:1"),
+    "no header, numbers": ({"head": "1767225600,1.5"}, r"no header\n  where: a.csv:1"),
+    "UTF-16": ({"encoding": "utf-16"}, "not written in UTF-8\n  where: a.csv\n(.|\n)*iconv -f UTF-16"),
+    "Latin-1 in the header": (
+        {"head": "time,°C", "encoding": "latin-1"},
+        "not written in UTF-8\n  where: a.csv:1\n  why:   byte 0xb0",
+    ),
+    "Latin-1 far below": (
+        {"rows": 6000, "value": lambda i: "ü" if i == 5500 else str(i), "encoding": "latin-1"},
+        "not written in UTF-8\n  where: a.csv:5502\n  why:   byte 0xfc",
+    ),
     "with and without zone": ({"time": lambda i: iso(i) + "Z" * (i % 2)}, "with a zone and times without"),
-    "too many cells": ({"after": "2026-01-05,1,2,3\n"}, "the file cannot be read"),
+    "too many cells": (
+        {"after": "2026-01-05,1,2,3\n"},
+        "more cells than the header\n  where: a.csv:402\n  why:   4 cells, and 2 columns",
+    ),
     "one name twice": ({"head": "time,time"}, "two columns are named 'time'"),
 }
 
@@ -173,8 +261,12 @@ def test_empty_and_foreign_files_are_refused(tmp_path):
     with pytest.raises(DataError, match="the file is empty"):
         read(empty)
     empty.write_bytes(bytes(range(256)) * 40)
-    with pytest.raises(DataError, match="the file cannot be read"):
+    with pytest.raises(DataError, match="the file is no text"):
         read(empty)
+    packed = tmp_path / "a.csv.gz"
+    packed.write_bytes(gzip.compress(b"time,load\n" + b"2026-01-01,1\n" * 9999)[:80])
+    with pytest.raises(DataError, match=r"the file cannot be read\n  where: a.csv.gz"):
+        read(packed)
     (tmp_path / "b.parquet").write_text("time,load\n")
     with pytest.raises(DataError, match="the file cannot be read"):
         read(tmp_path / "b.parquet")

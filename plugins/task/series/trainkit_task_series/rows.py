@@ -120,6 +120,11 @@ def _values(table: Table, schema: Schema, optional: Sequence[str]) -> tuple[np.n
             first = str(cells[row])
             text = f"column {name!r}: {counted(count, 'cell')} without a number, the first {first!r}: taken as missing"
             findings.append(Finding("no number", table.place(row), text, is_fault=False))
+        inputs = name in (*schema.observed, *schema.known)
+        if inputs and (missing := int(numbers.is_null().sum())):
+            row = int(numbers.is_null().arg_max() or 0)
+            text = f"input {name!r} is missing in {counted(missing, 'row')}: the mean stands for it"
+            findings.append(Finding("missing input", table.place(row), text, is_fault=False))
         columns.append(numbers.to_numpy().astype(np.float64))
     return np.stack(columns, axis=1), findings
 

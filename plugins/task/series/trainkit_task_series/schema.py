@@ -16,6 +16,8 @@ TIME_NAMES = ("timestamp", "datetime", "date time", "date", "time", "ds", "ts")
 SERIES_NAMES = ("series", "series id", "unique id", "item id", "id", "machine", "host", "server", "symbol", "ticker")
 EMPTY_CELLS = ("", "na", "n/a", "nan", "null", "none", "-", "?")
 FILE_SERIES = "series"
+# Squares of larger ones are no float32.
+LARGEST = 1e19
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def find_schema(tables: Sequence[Table], asked: Schema) -> tuple[Schema, list[Fi
         DataError: a column that is asked for is missing, or no time or no target can be found.
     """
     first = tables[0]
+    if sum(table.frame.height for table in tables) < 2:
+        raise DataError("one row is no series", where=first.name, do="give rows of several times")
     _check_roles(asked)
     findings: list[Finding] = []
     found = replace(asked, time=asked.time or _time_column(first, asked))
@@ -175,11 +179,11 @@ def filled(cells: pl.Series) -> pl.Series:
 
 
 def as_numbers(cells: pl.Series) -> pl.Series:
-    """Return cells as numbers, null where they are none; infinities and NaN are none."""
+    """Return cells as numbers, null where they are none; infinities, NaN and what is beyond LARGEST are none."""
     if cells.dtype != pl.String and not cells.dtype.is_numeric() and cells.dtype != pl.Boolean:
         return pl.Series(cells.name, [None] * len(cells), dtype=pl.Float64)
     numbers = cells.cast(pl.Float64, strict=False)
-    return pl.select(pl.when(numbers.is_finite()).then(numbers)).to_series().alias(cells.name)
+    return pl.select(pl.when(numbers.abs() <= LARGEST).then(numbers)).to_series().alias(cells.name)
 
 
 def numbers_of(table: Table, name: str) -> tuple[pl.Series, int]:

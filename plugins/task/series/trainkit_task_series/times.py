@@ -43,18 +43,21 @@ def read_times(table: Table, column: str, how: TimeFormat) -> tuple[Times, list[
     """
     cells = table.frame[column]
     findings: list[Finding] = []
+    on_the_wall, kind = False, "neither ISO 8601 (2026-01-31 12:00) nor a number since 1970"
     if cells.dtype in (pl.Datetime, pl.Date):
-        zoned = isinstance(cells.dtype, pl.Datetime) and cells.dtype.time_zone is not None
-        parsed = cells.cast(pl.Datetime("us", "UTC" if zoned else None))
-        if not zoned:
-            parsed = _in_zone(parsed, how.zone, table, findings)
+        on_the_wall = not isinstance(cells.dtype, pl.Datetime) or cells.dtype.time_zone is None
+        parsed = cells.cast(pl.Datetime("us", None if on_the_wall else "UTC"))
     elif how.pattern is None and (numbers := _numbers(cells)) is not None:
-        parsed = _since_1970(numbers, table, column, findings)
+        parsed, unit = _since_1970(numbers, table, column, findings)
+        kind = f"no time from 1980 to 2100 in {WORDS[unit]} since 1970, as the middle one of the column is"
     else:
-        parsed = _written(cells.cast(pl.String), table, column, how, findings)
+        parsed, on_the_wall = _written(cells.cast(pl.String), table, column, how, findings)
+        kind = kind if how.pattern is None else f"not written as task.time_format says, {how.pattern!r}"
     bad = parsed.is_null() & cells.is_not_null()
     empty = int(cells.is_null().sum())
-    _tell_bad(table, column, cells, bad, empty, findings)
+    _tell_bad(table, column, cells, bad, empty, kind, findings)
+    if on_the_wall:
+        parsed = _in_zone(parsed, how.zone, table, findings)
     times = parsed.dt.timestamp("us").fill_null(MISSING).to_numpy().astype(np.int64)
     return times, findings
 
@@ -66,7 +69,8 @@ def _numbers(cells: pl.Series) -> pl.Series | None:
     return numbers if there and int(numbers.is_not_null().sum()) >= 0.9 * there else None
 
 
-def _since_1970(numbers: pl.Series, table: Table, column: str, findings: list[Finding]) -> pl.Series:
+def _since_1970(numbers: pl.Series, table: Table, column: str, findings: list[Finding]) -> tuple[pl.Series, str]:
+    """Return times and their unit, that in which the middle one lies within our years."""
     middle = numbers.median()
     assert isinstance(middle, float)
     fitting = [unit for unit, size in UNITS.items() if EARLIEST <= middle * size <= LATEST]
@@ -85,12 +89,14 @@ def _since_1970(numbers: pl.Series, table: Table, column: str, findings: list[Fi
         findings.append(Finding("unit of time", table.name, text, is_fault=False))
     whole = (numbers * UNITS[unit]).round()
     allowed = (whole >= EARLIEST) & (whole <= LATEST)
-    return pl.Series(whole.to_frame("t").select(pl.when(allowed).then(pl.col("t")).cast(pl.Int64))["t"]).cast(
-        pl.Datetime("us")
-    )
+    kept = whole.to_frame("t").select(pl.when(allowed).then(pl.col("t")).cast(pl.Int64))["t"]
+    return kept.cast(pl.Datetime("us")), unit
 
 
-def _written(cells: pl.Series, table: Table, column: str, how: TimeFormat, findings: list[Finding]) -> pl.Series:
+def _written(
+    cells: pl.Series, table: Table, column: str, how: TimeFormat, findings: list[Finding]
+) -> tuple[pl.Series, bool]:
+    """Return times, and whether they are as on the wall, in a zone that they do not name."""
     offsets = cells.str.extract(OFFSET)
     zoned = cells.str.contains(r"\d:\d{2}(:\d{2}(\.\d+)?)?\s*" + OFFSET).fill_null(value=False)
     if zoned.any() and not zoned.filter(cells.is_not_null()).all():
@@ -102,8 +108,7 @@ def _written(cells: pl.Series, table: Table, column: str, how: TimeFormat, findi
             do="write them all in one way",
         )
     if not zoned.any():
-        parsed = _parsed(cells, how.pattern)
-        return _in_zone(parsed, how.zone, table, findings)
+        return _parsed(cells, how.pattern), True
     bare = cells.str.replace(r"\s*" + OFFSET, "")
     hours = offsets.str.replace("Z", "+00:00").str.replace(":", "")
     minutes = hours.str.slice(1, 2).cast(pl.Int64, strict=False) * 60 + hours.str.slice(3, 2).cast(
@@ -116,7 +121,7 @@ def _written(cells: pl.Series, table: Table, column: str, how: TimeFormat, findi
     if len(kinds) > 1:
         text = f"column {column!r} has times of several offsets ({', '.join(kinds[:4])}): all were taken to UTC"
         findings.append(Finding("mixed zones", table.name, text, is_fault=False))
-    return moved
+    return moved, False
 
 
 def _parsed(cells: pl.Series, pattern: str | None) -> pl.Series:
@@ -143,6 +148,11 @@ def _in_zone(naive: pl.Series, zone: str | None, table: Table, findings: list[Fi
         placed = naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
     except pl.exceptions.PolarsError:
         raise DataError(f"there is no time zone {zone!r}", where="task.time_zone", do="as Europe/Amsterdam") from None
+    skipped = naive.is_not_null() & placed.is_null()
+    if count := int(skipped.sum()):
+        row = int(skipped.arg_max() or 0)
+        text = f"{counted(count, 'time')} that {zone} skipped, as the clock went forward: left out"
+        findings.append(Finding("clock change", table.place(row), text, is_fault=False))
     in_utc = placed.dt.convert_time_zone("UTC")
     second = naive.dt.replace_time_zone(zone, ambiguous="latest", non_existent="null").dt.convert_time_zone("UTC")
     if doubled := int((in_utc != second).sum()):
@@ -151,7 +161,9 @@ def _in_zone(naive: pl.Series, zone: str | None, table: Table, findings: list[Fi
     return in_utc.dt.replace_time_zone(None)
 
 
-def _tell_bad(table: Table, column: str, cells: pl.Series, bad: pl.Series, empty: int, findings: list[Finding]) -> None:
+def _tell_bad(
+    table: Table, column: str, cells: pl.Series, bad: pl.Series, empty: int, kind: str, findings: list[Finding]
+) -> None:
     count = int(bad.sum())
     if count:
         row = int(bad.arg_max() or 0)
@@ -159,7 +171,7 @@ def _tell_bad(table: Table, column: str, cells: pl.Series, bad: pl.Series, empty
             raise DataError(
                 f"column {column!r}: {count} of {len(cells)} cells are no times",
                 where=table.place(row),
-                why=f"{cells[row]!r} is neither ISO 8601 (2026-01-31 12:00) nor a number since 1970",
+                why=f"{cells[row]!r} is {kind}",
                 do="give the pattern, as --set task.time_format='%d.%m.%Y %H:%M', or another column by task.time",
             )
         text = f"{counted(count, 'row')} without a readable time, the first {str(cells[row])!r}: left out"
