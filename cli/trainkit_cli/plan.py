@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from trainkit.draft import Draft
 
 
+LOADING_SHOWN = 0.1
+
+
 @click.command()
 @request_options
 @click.option("--why", "key", metavar="KEY", help="Only the reason of one setting, as --why optimizer.lr.")
@@ -80,11 +83,15 @@ def why(draft: Draft, key: str) -> str:
 
 def component_defaults(draft: Draft) -> dict[str, tuple[Any, str]]:
     """Return default and help of the options of every component of a draft, by dotted key."""
-    found = {}
+    from trainkit.parts import described
+    from trainkit.registry import Registry
+
+    found: dict[str, tuple[Any, str]] = {}
     for part in (part for outer in draft.outer_parts() for part in (outer, *outer.inner())):
-        for name, _, default, text in part.component.describe():
+        for name, _, default, text in described(part.component, Registry()):
             use = ".use" if name in part.component.inner else ""
-            found[f"{part.component.key(name)}{use}"] = (default, text)
+            # The outer component's word on a default that stands beside its own goes first.
+            found.setdefault(f"{part.component.key(name)}{use}", (default, text))
     return found
 
 
@@ -145,9 +152,10 @@ def print_cost(cost: Cost) -> None:
 
     mib = 1024 * 1024
     click.echo(f"parameters  {cost.learning:,} of {cost.parameters:,} learn in the first stage")
+    loading = f", {cost.loading_share:.0%} of it loading by one process" if cost.loading_share > LOADING_SHOWN else ""
     click.echo(
         f"time        about {clock(cost.seconds)}, at {cost.seconds_per_step * 1000:.1f} ms a step, "
-        "measured here on a few steps"
+        f"measured here on a few steps{loading}"
     )
     click.echo(
         f"memory      about {cost.memory_bytes / mib:,.0f} MiB besides the libraries: "

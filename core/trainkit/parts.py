@@ -197,7 +197,8 @@ def _with_base(given: Mapping[str, Any], component: Component) -> Mapping[str, A
 
 def _spec(given: Mapping[str, Any], option: str) -> dict[str, Any]:
     """Return what was given for an option that takes a component: its name under 'use', its options, dotted."""
-    found = {"use": given[option]} if option in given else {}
+    named = given.get(option)
+    found = _flat(named) if isinstance(named, Mapping) else {"use": named} if option in given else {}
     return found | {key.removeprefix(f"{option}."): v for key, v in given.items() if key.startswith(f"{option}.")}
 
 

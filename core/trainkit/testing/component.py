@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainkit.errors import UsageError
+from trainkit.parts import Loader, described
 from trainkit.registry import Registry
 
 if TYPE_CHECKING:
@@ -53,12 +54,11 @@ class ComponentConformance:
 
     def build(self, extra: Mapping[str, Any] | None = None, **runtime: Any) -> Any:
         """Return a fresh object: with `options`, `extra` options on top, and what the core passes in itself."""
-        component = self.load()
-        return component.build(component.validate({**self.options, **(extra or {})}), **runtime)
+        return Loader(Registry(), {}).checked(self.load(), {**self.options, **(extra or {})}).build(**runtime)
 
     def option_names(self) -> set[str]:
-        """Return the names of the component's options."""
-        return {row.name for row in self.load().describe()}
+        """Return the names of the component's options, and of those that stand beside them."""
+        return {row.name for row in described(self.load(), Registry())}
 
     def test_is_found_by_name(self) -> None:
         """Its entry point makes it known under its name."""
@@ -75,14 +75,14 @@ class ComponentConformance:
 
     def test_options_are_valid_as_they_are(self) -> None:
         """Its defaults, and the options under test, pass its own validation."""
-        component = self.load()
-        assert set(component.validate(dict(self.options))) >= set(self.options)
+        part = Loader(Registry(), {}).checked(self.load(), dict(self.options))
+        assert set(part.options).union(*(inner.options for inner in part.inner())) >= set(self.options)
 
     def test_options_refuse_what_they_do_not_know(self) -> None:
         """A misspelt option is refused before anything is built."""
         component = self.load()
         with raises(UsageError):
-            component.validate({**self.options, "no_such_option": 1})
+            Loader(Registry(), {}).checked(component, {**self.options, "no_such_option": 1})
 
     def test_options_are_few_and_explained(self) -> None:
         """It has at most 10 options (or `most_options`), and the docstring says what each one means."""
