@@ -90,10 +90,11 @@ def refuse(remarks: Sequence[Remark]) -> None:
     faults = [remark for remark in remarks if remark.is_fault]
     if not faults:
         return
-    rows = sum(len(remark.rows) for remark in faults)
+    rows = {(fault.name, row) for fault in faults for row in fault.rows}
+    files = {fault.name for fault in faults}
     rules = {rule: sum(len(r.rows) for r in faults if r.rule == rule) for rule in dict.fromkeys(r.rule for r in faults)}
     raise DataError(
-        f"{counted(rows, 'row')} of {counted(len({fault.name for fault in faults}), 'file')} break the rules",
+        f"{counted(len(rows), 'row')} of {counted(len(files), 'file')} break the rules" if rows else faults[0].text,
         where=faults[0].place,
         why=f"{faults[0].text}; in all: " + ", ".join(f"{rule} {count or ''}".strip() for rule, count in rules.items()),
         do="mend them, or let them be mended or left out: --set task.policy=repair or drop",
