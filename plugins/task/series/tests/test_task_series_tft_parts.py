@@ -15,6 +15,7 @@ from trainkit_task_series.dropout import Dropout, kept, share_kept
 from trainkit_task_series.gates import GatedResidual
 from trainkit_task_series.selection import VariableSelection
 from trainkit_task_series.selection_blocks import VariableWeights, combined, combined_in_blocks
+from trainkit_task_series.statics import Statics
 
 
 def size(module: nn.Module) -> int:
@@ -229,3 +230,15 @@ def test_neighbouring_numbers_are_dropped_independently():
     for lag in (1, 2, 3, 4, 32):
         assert abs((flat[lag:] * flat[:-lag]).mean().item()) < 5 * 0.25 / math.sqrt(len(flat))
     assert F.mse_loss(keep.mean(1), torch.zeros(4, dtype=keep.dtype)) < 1e-4
+
+
+def test_categories_are_unseen_now_and_then_in_training_so_that_unseen_ones_mean_something():
+    torch.manual_seed(0)
+    statics = Statics((5,), 0, 8, dropout=0.25)
+    known = torch.full((4_000, 1), 3)
+    (select, *_), _ = statics(4_000, known, None)
+    select.square().sum().backward()
+    rows = statics.tables[0].weight.grad.abs().sum(1)
+    assert (rows > 0).tolist() == [True, False, False, True, False]
+    assert 0.22 < (statics._seen(known) == 0).float().mean() < 0.28
+    assert torch.equal(statics.eval()._seen(known), known)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .dropout import kept
 from .gates import GatedResidual
 from .selection import VariableSelection
 
@@ -27,16 +28,18 @@ class RealEmbedding(nn.Module):
 class Statics(nn.Module):
     """Select among the statics of a series, and make the contexts of selection, of enrichment and of the LSTM's start.
 
+    In training a share of the categories counts as unseen, lest an unseen one be what chance made it.  [reading]
+
     Args:
-        categories: number of values of each categorical static.
+        categories: number of values of each categorical static; the first one stands for all unseen ones.
         reals: number of real statics.
         width: features.
-        dropout: share of the gates' inputs that is dropped in training.
+        dropout: share of the gates' inputs, and of categories, that is dropped in training.
     """
 
     def __init__(self, categories: Sequence[int], reals: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.width, self.variables = width, len(categories) + reals
+        self.width, self.variables, self.dropout = width, len(categories) + reals, dropout
         self.tables = nn.ModuleList(nn.Embedding(count, width) for count in categories)
         self.reals = RealEmbedding(reals, width) if reals else None
         self.selection = VariableSelection(self.variables, width, dropout, context=False) if self.variables else None
@@ -56,7 +59,7 @@ class Statics(nn.Module):
         """
         parts = []
         if static_categorical_features is not None:
-            columns = static_categorical_features.unbind(1)
+            columns = self._seen(static_categorical_features).unbind(1)
             parts.append(torch.stack([table(column) for table, column in zip(self.tables, columns, strict=True)]))
         if self.reals is not None and static_real_features is not None:
             parts.append(self.reals(static_real_features))
@@ -66,3 +69,8 @@ class Statics(nn.Module):
         else:
             chosen, weights = self.selection(torch.cat(parts))
         return (self.select(chosen), self.enrich(chosen), self.hidden(chosen), self.cell(chosen)), weights
+
+    def _seen(self, categories: Tensor) -> Tensor:
+        if not (self.training and self.dropout):
+            return categories
+        return categories * kept(tuple(categories.shape), self.dropout, categories.device)
