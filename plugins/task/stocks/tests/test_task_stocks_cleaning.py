@@ -197,7 +197,7 @@ def test_findings_show_lines_as_stretches():
     assert finding.text == "1 row (line 7): a price or the volume is missing or no number; filled forward"
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, derandomize=True, max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.003, 0.01, 0.03]), st.sampled_from(["repair", "drop", "raise"]))
 def test_a_clean_random_walk_stays_as_it_is(seed, sigma, policy):
     bars = made(*walk(seed, sigma=sigma))

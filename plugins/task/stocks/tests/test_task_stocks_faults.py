@@ -138,16 +138,17 @@ def walk(seed, rows=120, sigma=0.015):
     return np.stack([open_, high, low, close], axis=1), np.round(1e6 * np.exp(random.normal(0, 0.2, rows)))
 
 
+# What is said about random walks holds for nearly all of them: the same ones are drawn each time.
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, derandomize=True, max_examples=40)
 @given(SEEDS, st.sampled_from([0.005, 0.015, 0.03]))
 def test_a_random_walk_has_no_fault(seed, sigma):
     assert find_faults(*walk(seed, sigma=sigma)) == []
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, derandomize=True, max_examples=40)
 @given(SEEDS, st.sampled_from([2.0, 3.0, 5.0, 10.0, 0.5, 0.1]), st.integers(20, 110), st.booleans())
 def test_a_split_missed_before_a_row_is_found_and_undone(seed, ratio, row, with_volume):
     prices, volume = walk(seed)
@@ -162,7 +163,7 @@ def test_a_split_missed_before_a_row_is_found_and_undone(seed, ratio, row, with_
     np.testing.assert_allclose(mended(faulty, amount, faults[0])[0], prices)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, derandomize=True, max_examples=40)
 @given(SEEDS, st.integers(0, 100), st.integers(1, 60), st.sampled_from([100.0, 0.01]))
 def test_a_stretch_in_another_unit_is_found_and_undone(seed, first, length, ratio):
     prices, volume = walk(seed)
@@ -175,7 +176,7 @@ def test_a_stretch_in_another_unit_is_found_and_undone(seed, first, length, rati
     np.testing.assert_allclose(mended(faulty, volume, faults[0])[0], prices)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, derandomize=True, max_examples=60)
 @given(SEEDS, st.integers(5, 114), st.integers(0, 3), st.sampled_from([100.0, 0.01, 2.0, 0.5, 10.0]))
 def test_a_single_cell_is_found_and_undone(seed, row, column, ratio):
     prices, volume = walk(seed)
@@ -186,7 +187,7 @@ def test_a_single_cell_is_found_and_undone(seed, row, column, ratio):
     np.testing.assert_allclose(mended(faulty, volume, faults[0])[0], prices)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, derandomize=True, max_examples=40)
 @given(SEEDS, st.integers(20, 100), st.sampled_from([0.6, 0.7, 1.3, 1.45]))
 def test_a_jump_that_stays_is_no_fault(seed, row, ratio):
     prices, volume = walk(seed)
@@ -195,7 +196,7 @@ def test_a_jump_that_stays_is_no_fault(seed, row, ratio):
     assert find_faults(prices, volume) == []
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, derandomize=True, max_examples=40)
 @given(SEEDS, st.integers(20, 100), st.sampled_from([2.0, 0.5]))
 def test_a_price_that_halves_or_doubles_on_ten_times_the_volume_is_no_fault(seed, row, ratio):
     prices, volume = walk(seed)

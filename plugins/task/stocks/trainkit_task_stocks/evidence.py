@@ -63,14 +63,16 @@ def nearest_ratio(shift: float, sigma: float, announced: Numbers) -> Ratio | Non
         size = abs(float(np.log(ratio)))
         if abs(abs(shift) - size) <= min(max(4 * sigma, 0.3 * size), 0.5 * size):
             return Ratio(float(np.exp(np.copysign(size, shift))), "splits column")
-    known = [("unit", UNITS, 0.3), ("split", SPLITS, 0.12), ("weak split", WEAK_SPLITS, 0.12)]
+    close = min(max(3 * sigma, 0.02), 0.12)
+    # Nothing but a unit moves a price by so much: a real move on the same day may be large.
+    known = [("unit", UNITS, 0.3), ("split", SPLITS, close), ("weak split", WEAK_SPLITS, close)]
     distances = [
         (abs(abs(shift) - float(np.log(value))), source, value, most)
         for source, values, most in known
         for value in values
     ]
     distance, source, value, most = min(distances)
-    if distance > min(max(3 * sigma, 0.02), most):
+    if distance > most:
         return None
     return Ratio(value if shift > 0 else 1 / value, source)
 
