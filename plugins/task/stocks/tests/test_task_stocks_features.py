@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from trainkit import Registry
 from trainkit.errors import DataError, UsageError
 from trainkit_task_stocks import indicators
-from trainkit_task_stocks.features import COLUMNS, INDICATORS, action_labels, with_indicators
+from trainkit_task_stocks.features import COLUMNS, DEFAULT, INDICATORS, OF_A_BAR, action_labels, with_indicators
 
 
 def bars(rows=120, seed=0, level=1.0) -> pl.DataFrame:
@@ -32,32 +32,39 @@ def bars(rows=120, seed=0, level=1.0) -> pl.DataFrame:
 
 def test_there_are_21_features_and_none_knows_the_level_of_prices():
     frame = with_indicators(bars())
-    assert frame.columns == ["time", *COLUMNS, *INDICATORS]
-    assert len(COLUMNS) + len(INDICATORS) == 21
-    assert_allclose(
-        frame.select(list(INDICATORS)).to_numpy(),
-        with_indicators(bars(level=900)).select(list(INDICATORS)).to_numpy(),
-        atol=1e-9,
-    )
-    assert frame[50:].select(list(INDICATORS)).to_numpy().std(axis=0).min() > 0
+    assert frame.columns == ["time", *COLUMNS, *DEFAULT]
+    assert len(COLUMNS) + len(DEFAULT) == 21
+    all_of = [with_indicators(bars(level=level), tuple(INDICATORS)).select(list(INDICATORS)) for level in (1, 900)]
+    assert_allclose(all_of[0].to_numpy(), all_of[1].to_numpy(), atol=1e-9)
+    assert all_of[0][60:].to_numpy().std(axis=0).min() > 0
 
 
 def test_warm_up_is_nan_and_as_long_as_is_told():
-    frame = with_indicators(bars())
+    frame = with_indicators(bars(), tuple(INDICATORS))
     first = {name: int(np.isfinite(frame[name].to_numpy()).argmax()) for name in INDICATORS}
     assert first == {
         **dict.fromkeys(("rsi_14", "atr_14"), 14),
-        "macd": 25,
+        **dict.fromkeys(("macd", "volume_oscillator"), 25),
         **dict.fromkeys(("macd_signal", "macd_histogram"), 33),
         **dict.fromkeys(("bollinger_width", "bollinger_percent", "sma_20_distance", "volume_ratio"), 19),
         **dict.fromkeys(("volatility_20", "log_return_20"), 20),
+        **dict.fromkeys(("volatility_60", "log_return_60"), 60),
         **dict.fromkeys(("log_return", "gap"), 1),
         "log_return_5": 5,
         "sma_50_distance": 49,
+        "drawdown_60": 59,
         "range": 0,
     }
     assert all(np.isfinite(frame[name].to_numpy()[place:]).all() for name, place in first.items())
-    assert frame.select(list(INDICATORS)).null_count().sum_horizontal().item() == 0
+    assert frame.null_count().sum_horizontal().item() == 0
+
+
+def test_what_the_default_leaves_out_is_told_by_a_bar_and_the_one_before():
+    assert set(OF_A_BAR) < set(INDICATORS)
+    frame = bars()
+    bars_60 = with_indicators(frame, OF_A_BAR)[60].select(list(OF_A_BAR)).to_numpy()
+    alone = with_indicators(frame[41:61], OF_A_BAR)[19].select(list(OF_A_BAR)).to_numpy()
+    assert_allclose(bars_60, alone)
 
 
 def test_what_is_in_money_becomes_a_share_of_the_close():
@@ -75,17 +82,19 @@ def test_nothing_reaches_over_a_missing_bar(missing):
         pl.when(pl.col("time") == 59).then(pl.lit(missing, pl.Float64)).otherwise(pl.col(name)).alias(name)
         for name in COLUMNS
     )
-    found = with_indicators(broken).select(list(INDICATORS))
+    names = tuple(INDICATORS)
+    found = with_indicators(broken, names).select(list(names))
     assert np.isnan(found[59].to_numpy()).all()
-    assert_array_equal(found[60:].to_numpy(), with_indicators(frame[60:]).select(list(INDICATORS)).to_numpy())
+    assert_array_equal(found[60:].to_numpy(), with_indicators(frame[60:], names).select(list(names)).to_numpy())
 
 
 def test_nothing_reaches_over_a_break():
     frame = bars()
     begins = np.isin(np.arange(120), [0, 60])
-    found = with_indicators(frame, begins=begins).select(list(INDICATORS))
+    names = tuple(INDICATORS)
+    found = with_indicators(frame, names, begins).select(list(names))
     for part in (slice(0, 60), slice(60, 120)):
-        assert_array_equal(found[part].to_numpy(), with_indicators(frame[part]).select(list(INDICATORS)).to_numpy())
+        assert_array_equal(found[part].to_numpy(), with_indicators(frame[part], names).select(list(names)).to_numpy())
     assert not np.isfinite(found[60]["log_return"].item())
 
 
@@ -101,7 +110,7 @@ def test_names_are_checked():
     with pytest.raises(DataError, match=r"(?s)lack the column 'volume'.*time, open, high, low, close"):
         with_indicators(bars().drop("volume"))
     with pytest.raises(DataError, match="'range' is there already"):
-        with_indicators(bars().with_columns(range=pl.lit(1.0)))
+        with_indicators(bars().with_columns(range=pl.lit(1.0)), ["range"])
 
 
 def test_labels_are_buy_hold_sell():

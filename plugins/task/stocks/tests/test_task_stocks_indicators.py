@@ -55,6 +55,8 @@ def every(opens, high, low, close, volume) -> dict[str, np.ndarray]:
         "gap": ours.gap(opens, close),
         "range": ours.bar_range(high, low, close),
         "volume ratio": ours.volume_ratio(volume, 5),
+        "oscillator": ours.oscillator(volume, 3, 6),
+        "highest": ours.highest(close, 5),
         **{f"macd {name}": part for name, part in ours.macd(close, 3, 6, 4)._asdict().items()},
         **{f"macd apart {name}": part for name, part in ours.macd(close, 3, 6, 4, "apart")._asdict().items()},
         **{f"bollinger {name}": part for name, part in ours.bollinger(close, 5)._asdict().items()},
@@ -107,6 +109,8 @@ def test_they_are_those_of_talib():
         (bands.lower, lower),
         (ours.true_range(high, low, close), talib.TRANGE(high, low, close)),
         (ours.atr(high, low, close), talib.ATR(high, low, close, 14)),
+        (ours.highest(close, 60), talib.MAX(close, 60)),
+        (ours.oscillator(volume), talib.EMA(volume, 12) / talib.EMA(volume, 26) - 1),
         (np.expm1(ours.log_return(close, 5)), talib.ROCP(close, 5)),
     ]
     for place, (mine, theirs) in enumerate(pairs):
@@ -158,6 +162,11 @@ def test_atr_returns_range_gap_and_volume_by_hand():
     assert_allclose(ours.bar_range(high, low, close), [1, 1 / 4.5, 2 / 3, 0.25])
     assert_allclose(ours.gap(np.array([2.0, 1, 9, 3]), close), [NAN, np.log(1 / 2), np.log(2), 0])
     assert_allclose(ours.volume_ratio(np.array([1.0, 3, 0, 0]), 2), [NAN, 1.5, 0, 1])
+    assert_array_equal(ours.highest(close, 3), [NAN, NAN, 4.5, 8])
+    assert_allclose(
+        ours.oscillator(close, 1, 2), [NAN, 4.5 / 3.25 - 1, 3 / (3.25 / 3 + 2 * 3 / 3) - 1, 8 / 6.361111 - 1]
+    )
+    assert_array_equal(ours.oscillator(np.zeros(3), 1, 2), [NAN, 0, 0])
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 5])

@@ -58,21 +58,28 @@ INDICATORS: Mapping[str, Callable[[Bars], Floats]] = {
     "bollinger_percent": lambda bars: bars.bollinger.percent,
     "atr_14": lambda bars: _share(indicators.atr(bars.high, bars.low, bars.close), bars.close),
     "volatility_20": lambda bars: indicators.deviation(indicators.log_return(bars.close), 20, ddof=1),
-    "log_return": lambda bars: indicators.log_return(bars.close),
+    "volatility_60": lambda bars: indicators.deviation(indicators.log_return(bars.close), 60, ddof=1),
     "log_return_5": lambda bars: indicators.log_return(bars.close, 5),
     "log_return_20": lambda bars: indicators.log_return(bars.close, 20),
+    "log_return_60": lambda bars: indicators.log_return(bars.close, 60),
     "sma_20_distance": lambda bars: _share(bars.close, indicators.sma(bars.close, 20)) - 1,
     "sma_50_distance": lambda bars: _share(bars.close, indicators.sma(bars.close, 50)) - 1,
+    "drawdown_60": lambda bars: _share(bars.close, indicators.highest(bars.close, 60)) - 1,
+    "volume_oscillator": lambda bars: indicators.oscillator(bars.volume),
+    "log_return": lambda bars: indicators.log_return(bars.close),
     "gap": lambda bars: indicators.gap(bars.open, bars.close),
     "range": lambda bars: indicators.bar_range(bars.high, bars.low, bars.close),
     "volume_ratio": lambda bars: indicators.volume_ratio(bars.volume),
 }
+# What a bar and the one before tell is in the five columns already; as a target it would be noise beside them.
+OF_A_BAR = ("log_return", "gap", "range", "volume_ratio")
+DEFAULT = tuple(name for name in INDICATORS if name not in OF_A_BAR)
 
 
 def with_indicators(
-    frame: pl.DataFrame, names: Sequence[str] = tuple(INDICATORS), begins: Sequence[bool] | None = None
+    frame: pl.DataFrame, names: Sequence[str] = DEFAULT, begins: Sequence[bool] | None = None
 ) -> pl.DataFrame:
-    """Return one symbol's bars with columns of indicators added; all 16 make 21 features with the five of a bar.
+    """Return one symbol's bars with columns of indicators added; the 16 of DEFAULT make 21 features.
 
     None depends on the level of prices: what is in money is a share of the close. What needs more bars than there are
     since the begin, a missing value or a break is NaN.

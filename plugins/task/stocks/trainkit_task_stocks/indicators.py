@@ -142,6 +142,16 @@ def volume_ratio(volume: Floats, length: int = 20) -> Floats:
     return _ratio(volume, sma(volume, length), 1.0)
 
 
+def oscillator(values: Floats, fast: int = 12, slow: int = 26) -> Floats:
+    """Return fast / slow exponential mean - 1; 0 where both are 0. Of volume it is the percentage volume oscillator."""
+    return _ratio(ema(values, fast), ema(values, slow), 1.0) - 1
+
+
+def highest(values: Floats, length: int) -> Floats:
+    """Return the highest of the last `length` values."""
+    return _by_run(lambda run: _late(_windows(run, length).max(-1), len(run)), values)
+
+
 def shifted(values: Floats) -> Floats:
     """Return the value of the bar before; NaN at the first."""
     return np.concatenate([np.full(1, np.nan), values])[: len(values)]
