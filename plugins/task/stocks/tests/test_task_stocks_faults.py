@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from trainkit.tables import read_table
 from trainkit_task_stocks.columns import read_bars
 from trainkit_task_stocks.evidence import is_surge, nearest_ratio, noise
-from trainkit_task_stocks.faults import find_faults, mended
+from trainkit_task_stocks.faults import find_faults
+from trainkit_task_stocks.mending import mended
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(__file__).resolve().parents[5] / "shared" / "data" / "stock-ohlcv"

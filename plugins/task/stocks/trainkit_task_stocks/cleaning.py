@@ -12,7 +12,8 @@ from trainkit.errors import DataError
 from trainkit.tables import counted, listed
 
 from .bars import PRICES, Bars, Flags, Numbers, Remark
-from .faults import Fault, find_faults, mended, scaled, shown
+from .faults import find_faults
+from .mending import Fault, mended, scaled, shown
 from .repair import MOST_FILLED, fill, widened
 from .rules import broken, duplicate_time, gap, jump, missing_bars, stale
 

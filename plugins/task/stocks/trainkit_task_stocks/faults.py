@@ -7,62 +7,19 @@ and thresholds are ours; kinds of faults and their names are those of the public
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 
 import numpy as np
 
 from .bars import PRICES, Numbers
 from .evidence import Ratio, announced_near, is_surge, moves_volume, nearest_ratio, noise
+from .mending import Fault, mended, merged, scaled, shown
 
 LEAST_SHIFT = float(np.log(1.25))
 FARTHEST = float(np.log(20))
 MOST_BARS_OFF = 3
 EDGES_LOOKED_AT = 8
 MOST_FAULTS = 200
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Hold a price fault.
-
-    Args:
-        rule: 'missed split', 'wrong unit', 'off level' or 'off cell'.
-        first: its first row.
-        last: the row after its last one.
-        columns: which of open, high, low, close are off.
-        ratio: of faulty to right prices; None where it is that of no split and no unit.
-        with_volume: whether the volume moved by the inverse.
-        why: what speaks for it.
-    """
-
-    rule: str
-    first: int
-    last: int
-    columns: tuple[int, ...]
-    ratio: float | None
-    with_volume: bool
-    why: str
-
-
-def mended(prices: Numbers, volume: Numbers, fault: Fault) -> tuple[Numbers, Numbers]:
-    """Return prices [N, 4] and volume [N] without a fault: brought to the right level, or NaN where that is unknown."""
-    prices, volume = prices.copy(), volume.copy()
-    rows = slice(fault.first, fault.last)
-    columns = list(fault.columns)
-    if fault.ratio is None:
-        prices[rows, columns] = np.nan
-        return prices, volume
-    prices[rows, columns] = scaled(prices[rows, columns], fault.ratio)
-    if fault.with_volume:
-        volume[rows] = np.round(scaled(volume[rows], 1 / fault.ratio))
-    return prices, volume
-
-
-def scaled(values: Numbers, ratio: float) -> Numbers:
-    """Return values / ratio; times the inverse where that is a whole number, which leaves less to round."""
-    inverse = round(1 / ratio) if ratio < 1 else 0
-    return np.asarray(values * inverse if inverse and abs(1 / ratio - inverse) < 1e-9 * inverse else values / ratio)
 
 
 def find_faults(prices: Numbers, volume: Numbers, splits: Numbers | None = None) -> list[Fault]:
@@ -83,7 +40,7 @@ def find_faults(prices: Numbers, volume: Numbers, splits: Numbers | None = None)
             break
         searched.append(fault)
         now, amount = mended(now, amount, fault)
-    return _merged(searched, len(prices))
+    return merged(searched, len(prices))
 
 
 def _next_fault(prices: Numbers, volume: Numbers, splits: Numbers | None) -> Fault | None:
@@ -98,45 +55,6 @@ def _next_fault(prices: Numbers, volume: Numbers, splits: Numbers | None) -> Fau
     first = int(usable[found.first]) if found.first else 0
     last = int(usable[found.last]) if found.last < len(usable) else len(prices)
     return replace(found, first=first, last=last if len(found.columns) == len(PRICES) else first + 1)
-
-
-def _merged(faults: list[Fault], rows: int) -> list[Fault]:
-    """Return faults by their net effect: a stretch in hundredths within one that is 100 times too high is right."""
-    shift, moved, lost = np.zeros(rows), np.zeros(rows, bool), np.zeros(rows, bool)
-    cells = [fault for fault in faults if len(fault.columns) < len(PRICES)]
-    whole = [fault for fault in faults if len(fault.columns) == len(PRICES)]
-    for fault in whole:
-        if fault.ratio is None:
-            lost[fault.first : fault.last] = True
-        else:
-            shift[fault.first : fault.last] += np.log(fault.ratio)
-            moved[fault.first : fault.last] |= fault.with_volume
-    shift = np.where(lost | (np.abs(shift) < 1e-9), 0.0, shift)
-    moved &= shift != 0
-    edges = np.flatnonzero((np.abs(np.diff(shift)) > 1e-9) | (np.diff(lost) != 0) | (np.diff(moved) != 0)) + 1
-    merged = []
-    for first, last in pairwise([0, *edges.tolist(), rows]):
-        if shift[first] == 0 and not lost[first]:
-            continue
-        ratio = None if lost[first] else _exact(float(np.exp(shift[first])))
-        over = [fault for fault in whole if fault.first <= first and last <= fault.last]
-        alike = [fault for fault in over if (fault.ratio is None) == (ratio is None) and _like(fault.ratio, ratio)]
-        told = (alike or over)[-1]
-        why = told.why if alike else f"prices are {shown(ratio or 1.0)} of their neighbours"
-        merged.append(replace(told, first=first, last=last, ratio=ratio, with_volume=bool(moved[first]), why=why))
-    return sorted([*merged, *cells], key=lambda fault: (fault.first, fault.columns))
-
-
-def _like(one: float | None, other: float | None) -> bool:
-    return one is None or other is None or abs(one / other - 1) < 1e-6
-
-
-def _exact(ratio: float) -> float:
-    """Return a ratio without the rounding of logarithms where it, or its inverse, is a whole number."""
-    for value in (ratio, 1 / ratio):
-        if value > 0.5 and abs(value - round(value)) < 1e-6 * value:
-            return float(round(value)) if value == ratio else 1 / round(value)
-    return ratio
 
 
 class _Part:
@@ -278,11 +196,3 @@ def _stretch(part: _Part, first: int, last: int, ratio: Ratio, shift: float, end
 
 def _rule(ratio: Ratio, other: str) -> str:
     return "wrong unit" if ratio.source == "unit" else other
-
-
-def shown(ratio: float) -> str:
-    """Return a ratio for people: 'x5' or '1/5'."""
-    inverse = 1 / ratio
-    if ratio < 1 and abs(inverse - round(inverse)) < 1e-6:
-        return f"1/{round(inverse)}"
-    return f"x{ratio:.6g}"
