@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
 
 PROBE_STEPS = 8
 
+Window = list[dict[str, Any]]
+
 
 @dataclass(frozen=True)
 class Cost:
     """Hold the forecast of a run.
 
     Args:
-        seconds_per_step: median of the probe's steps, the first left out.
+        seconds_per_step: median of the probe's steps, the first left out; loading by one process included.
+        loading_share: the share of it that is loading.
         seconds: all steps, those of a learning-rate range test included, and all evaluations, the latter by the
             measured time of one batch.
         parameters: all parameters of the model.
@@ -38,6 +42,7 @@ class Cost:
     """
 
     seconds_per_step: float
+    loading_share: float
     seconds: float
     parameters: int
     learning: int
@@ -57,7 +62,7 @@ def measure(run: Run) -> Cost:
     enter_stage(run, planned)
     loop = run.settings.loop
     batches = EpochBatches(run.batch_maker(), admitted_draws(run, planned), 0, loop.batch_size)
-    probes = list(islice(windows(batches.iterate(0, 0, False), loop.accumulate), PROBE_STEPS))
+    probes, loading = _loaded(islice(windows(batches.iterate(0, 0, False), loop.accumulate), PROBE_STEPS))
     learning = sum(p.numel() for p in run.learnable.values() if p.requires_grad)
     activations = _Kept(run)
     with activations:
@@ -68,12 +73,13 @@ def measure(run: Run) -> Cost:
         train_step(run, window)
         run.engine.synchronize()
         seconds.append(time.perf_counter() - started)
-    per_step = statistics.median(seconds[1:])
+    per_step = statistics.median(seconds[1:]) + loading
     searched = STEPS if run.settings.lr_find else 0
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     gradient_bytes = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
     return Cost(
         seconds_per_step=per_step,
+        loading_share=loading / per_step,
         seconds=per_step * (run.total_steps + searched) + _sample_seconds(run) * _evaluated_samples(run),
         parameters=sum(p.numel() for p in run.model.parameters()),
         learning=learning,
@@ -81,6 +87,17 @@ def measure(run: Run) -> Cost:
         optimizer_bytes=_tensor_bytes(run.optimizer.state),
         activation_bytes=activations.bytes,
     )
+
+
+def _loaded(stream: Iterator[Window]) -> tuple[list[Window], float]:
+    """Return the windows of a stream and the median of the seconds that they took, the first left out."""
+    found, seconds, began = [], [], time.perf_counter()
+    for window in stream:
+        now = time.perf_counter()
+        found.append(window)
+        seconds.append(now - began)
+        began = now
+    return found, statistics.median(seconds[1:] or seconds)
 
 
 def _sample_seconds(run: Run) -> float:

@@ -153,15 +153,32 @@ class EpochBatches:
         part = slice(number * self.batch_size, (number + 1) * self.batch_size)
         return self.maker(self.epoch, self.draws.samples[part], self.draws.variants[part])
 
-    def iterate(self, start: int, workers: int, pin_memory: bool) -> Iterator[dict[str, Any]]:
-        """Yield the micro-batches from number `start` on: nothing before it is read."""
+    def iterate(self, start: int, workers: int, pin_memory: bool, patience: float = 0.0) -> Iterator[dict[str, Any]]:
+        """Yield the micro-batches from number `start` on: nothing before it is read.
+
+        Args:
+            start: the first one.
+            workers: how many processes prepare them.
+            pin_memory: put them where a GPU fetches them faster.
+            patience: seconds after which a process that gives none is an error; 0 waits for ever.
+        """
         numbers = range(start, len(self))
         if workers == 0:
             return map(self.__getitem__, numbers)
         from torch.utils.data import DataLoader
 
         source: Any = self
-        return iter(DataLoader(source, batch_size=None, sampler=numbers, num_workers=workers, pin_memory=pin_memory))
+        loader = DataLoader(
+            source,
+            batch_size=None,
+            sampler=numbers,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            timeout=patience,
+            # Its own: a start of processes must not draw from the one that dropout draws from.
+            generator=torch.Generator(),
+        )
+        return iter(loader)
 
 
 def windows(batches: Iterator[dict[str, Any]], accumulate: int) -> Iterator[list[dict[str, Any]]]:

@@ -45,8 +45,9 @@ def final_results(run: Run) -> Results:
                 results.setdefault(name, {}).update(
                     {tag: value for tag, value in rows.items() if not math.isnan(value)}
                 )
-    switch_optimizer(run.optimizer, training=False)
     write_row(run, {f"final/{tag}": value for tag, value in results["model"].items()})
+    # Evaluations, those of listeners included, leave it in training mode.
+    switch_optimizer(run.optimizer, training=False)
     return results
 
 
@@ -66,5 +67,6 @@ def summary(run: Run, results: Results, best_step: int | None) -> dict[str, Any]
         "best_step": run.best.step if run.best.value is not None else best_step,
         "best_checkpoints": [entry._asdict() for entry in run.best.ranking],
         "seconds": round(run.forecast.elapsed(), 3),
+        "loading": run.workers.document(),
         "results": results,
     }

@@ -23,6 +23,7 @@ from .plan import Plan
 from .record import Forecast, Gathered, InactiveTerms
 from .settings import RunSettings
 from .stages import PlannedStage
+from .workers import Workers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,6 +78,7 @@ class Run:
     inactive: InactiveTerms = field(default_factory=InactiveTerms)
     forecast: Forecast = field(default_factory=Forecast)
     best: Best = field(default_factory=Best)
+    workers: Workers = field(init=False)
     batch: Batch | None = None
     stop_reason: str = ""
     stage_reasons: list[str] = field(default_factory=list)
@@ -85,6 +87,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self._lasting = self.events
+        self.workers = Workers(self.settings.loop.workers)
 
     def follow(self, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
         """Let a scheduler set the learning rates from now on, and hear events, in place of the one before."""

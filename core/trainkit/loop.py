@@ -115,7 +115,7 @@ def train_epoch(run: Run, planned: PlannedStage) -> None:
     batches = EpochBatches(run.batch_maker(), admitted_draws(run, planned), moment.epoch, loop.batch_size)
     if moment.windows:
         at_step(run)
-    stream = batches.iterate(moment.windows * loop.accumulate, loop.workers, run.engine.is_cuda)
+    stream = run.workers.stream(batches, moment.windows * loop.accumulate, run.engine.is_cuda)
     for window in windows(stream, loop.accumulate):
         if run.halted or stage_is_over(run, planned):
             break

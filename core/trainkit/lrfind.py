@@ -148,7 +148,7 @@ def _stream(run: Run, planned: PlannedStage) -> Iterator[list[dict[str, Any]]]:
             hear(run)
         draws = admitted_draws(run, planned)
         batches = EpochBatches(run.batch_maker(), draws, run.moment.epoch, loop.batch_size)
-        yield from windows(batches.iterate(0, loop.workers, run.engine.is_cuda), loop.accumulate)
+        yield from windows(run.workers.stream(batches, 0, run.engine.is_cuda), loop.accumulate)
         for hear in run.events.on_epoch_end:
             hear(run)
         run.moment.epoch += 1

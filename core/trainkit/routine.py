@@ -72,6 +72,8 @@ def timing(run: Run) -> dict[str, float]:
         row["time/eta"] = remaining
     if run.forecast.per_step and run.moment.step:
         row["time/samples_per_second"] = run.moment.samples / run.moment.step / run.forecast.per_step
+    if (share := run.workers.loading_share()) is not None:
+        row["time/loading"] = share
     return row
 
 

@@ -40,8 +40,8 @@ class LoopSettings(Section):
     """Compile the model by torch.compile."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    workers: NonNegativeInt = 0
-    """Processes that prepare batches; 0 prepares them in the main process, which is fastest for data in memory."""
+    workers: NonNegativeInt | Literal["auto"] = "auto"
+    """Processes that prepare batches; auto: none, unless waiting for batches takes long and some turn out faster."""
     log_every_steps: PositiveInt | None = 10
     """Optimizer steps between two rows of training values."""
     log_every_epochs: PositiveInt | None = None
@@ -141,7 +141,10 @@ def check_settings(config: Config) -> RunSettings:
     try:
         return RunSettings.model_validate(config.settings())
     except ValidationError as error:
-        fault = error.errors()[0]
-        key = ".".join(str(part) for part in fault["loc"])
-        expected = fault["msg"][:1].lower() + fault["msg"][1:]
-        raise wrong_value(key, fault["input"], expected, config.origin(key)) from None
+        faults = error.errors()
+        # Where a setting has alternatives, each has a fault, and its place one part more.
+        depth = 2 if faults[0]["loc"][0] in SECTIONS else 1
+        place = faults[0]["loc"][:depth]
+        key = ".".join(map(str, place))
+        expected = ", or ".join(f["msg"][:1].lower() + f["msg"][1:] for f in faults if f["loc"][:depth] == place)
+        raise wrong_value(key, faults[0]["input"], expected, config.origin(key)) from None
