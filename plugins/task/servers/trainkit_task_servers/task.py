@@ -24,7 +24,7 @@ BASE = {
     "dropout": 0.15,
     "stride": 4,
     "eval_stride": 24,
-    "scaling": "robust",
+    "scaling": "asinh",
 }
 FULL = 100.0
 

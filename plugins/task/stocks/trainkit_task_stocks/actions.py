@@ -1,0 +1,75 @@
+"""Actions: windows with the one that would have been right, and answers with the one that a model takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from trainkit.contracts import Answer, Batch, Panel
+
+from .features import action_labels
+
+NAMES = ("buy", "hold", "sell")
+
+
+def labels_of(batch: Batch, close: int, threshold: float) -> Tensor:
+    """Return the right action [B] of each window of a batch, by unscaled closes; -100 where one is missing.
+
+    Args:
+        batch: of windows.
+        close: which target is the close.
+        threshold: least move to buy or sell, as a share of the last close.
+    """
+    loc, scale = batch["loc"][:, close].double(), batch["scale"][:, close].double()
+    closes = []
+    for part, step in (("past", -1), ("future", 0)):
+        close_then = batch[f"{part}_values"][:, step, close].double() * scale + loc
+        closes.append(torch.where(batch[f"{part}_observed_mask"][:, step, close], close_then, torch.nan))
+    return action_labels(*closes, threshold)
+
+
+class WithActions:
+    """Hold windows whose batches also tell the right action.
+
+    Args:
+        windows: of a split.
+        close: which target is the close.
+        threshold: least move to buy or sell, as a share of the last close.
+    """
+
+    def __init__(self, windows: Any, close: int, threshold: float) -> None:
+        self.windows, self.close, self.threshold = windows, close, threshold
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitems__(self, indices: list[int]) -> dict[str, Any]:
+        batch: dict[str, Any] = self.windows.__getitems__(indices)
+        return {**batch, "action_labels": labels_of(batch, self.close, self.threshold)}
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Return the name of each window."""
+        names: Sequence[str] = self.windows.ids
+        return names
+
+
+def with_actions(answers: Sequence[Answer], logits: Tensor) -> list[Answer]:
+    """Return answers that also tell the odds of buying, holding and selling at the next close.
+
+    Args:
+        answers: one for each sample.
+        logits: [B, 3].
+    """
+    told = []
+    for answer, odds in zip(answers, logits.float().softmax(-1).tolist(), strict=True):
+        action = {name: round(share, 4) for name, share in zip(NAMES, odds, strict=True)}
+        data = {**answer.data, "action": action}
+        text = "  ".join(f"{name} {share:.0%}" for name, share in action.items())
+        files = {**answer.files, ".json": json.dumps(data, indent=1, allow_nan=False) + "\n"}
+        told.append(replace(answer, data=data, files=files, panels=[Panel("at the next close", text), *answer.panels]))
+    return told
