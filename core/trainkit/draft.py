@@ -145,7 +145,9 @@ def _draft(
 
 
 def _start(settings: RunSettings) -> engines.Engine:
-    return engines.start(settings.device, settings.precision, settings.deterministic, settings.threads)
+    return engines.start(
+        settings.device, settings.precision, settings.deterministic, settings.threads, keeps_heap=settings.keep_heap
+    )
 
 
 def _read(task: Task, settings: RunSettings) -> Splits:

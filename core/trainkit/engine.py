@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from .errors import ResourceError, UsageError
+from .heap import keep_heap
 from .startup import spare_compiler
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -79,9 +80,11 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     return name  # type: ignore[return-value]
 
 
-def start(device: str, precision: str, deterministic: bool, threads: int | None) -> Engine:
+def start(device: str, precision: str, deterministic: bool, threads: int | None, *, keeps_heap: bool = False) -> Engine:
     """Prepare the process for a run and return its engine."""
     spare_compiler()
+    if keeps_heap:
+        keep_heap()
     if threads is not None:
         torch.set_num_threads(threads)
     if deterministic:

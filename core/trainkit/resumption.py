@@ -25,6 +25,7 @@ NEUTRAL_SETTINGS = (
     "checkpoint.keep_best",
     "checkpoint.background",
     "threads",
+    "keep_heap",
 )
 
 
