@@ -214,6 +214,20 @@ def test_a_bar_that_leaves_its_level_and_returns_is_a_fault_unless_much_is_trade
     assert find_faults(prices, volume) == []
 
 
+@settings(deadline=None, derandomize=True, max_examples=20)
+@given(SEEDS, st.sampled_from([0.05, 0.2, 0.3]), st.booleans())
+def test_scattered_rows_and_cells_in_another_unit_are_all_undone(seed, share, whole_rows):
+    prices, volume = walk(seed, rows=300)
+    random = np.random.default_rng(seed)
+    off = np.repeat(random.random((300, 1)) < share, 4, axis=1) if whole_rows else random.random((300, 4)) < share / 4
+    off[-4:] = False
+    faults = find_faults(np.where(off, prices * 100, prices), volume)
+    repaired = np.where(off, prices * 100, prices)
+    for fault in faults:
+        repaired, _ = mended(repaired, volume, fault)
+    assert (np.abs(repaired / prices - 1) < 1e-9).all()
+
+
 def test_the_last_rows_in_another_unit_are_off_and_not_all_before_them():
     prices, volume = walk(4)
     prices[-2:] *= 100

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .bars import PRICES, Numbers
+from .bars import PRICES, Ints, Numbers
 from .evidence import Ratio, announced_near, is_surge, moves_volume, nearest_ratio, noise
 from .mending import Fault, mended, merged, scaled, shown
 
@@ -19,7 +19,7 @@ LEAST_SHIFT = float(np.log(1.25))
 FARTHEST = float(np.log(20))
 MOST_BARS_OFF = 3
 EDGES_LOOKED_AT = 8
-MOST_FAULTS = 200
+MOST_PASSES = 50
 
 
 def find_faults(prices: Numbers, volume: Numbers, splits: Numbers | None = None) -> list[Fault]:
@@ -34,27 +34,32 @@ def find_faults(prices: Numbers, volume: Numbers, splits: Numbers | None = None)
         return []
     searched: list[Fault] = []
     now, amount = prices, volume
-    while len(searched) < MOST_FAULTS:
-        fault = _next_fault(now, amount, splits)
-        if fault is None:
+    for _ in range(MOST_PASSES):
+        found = _pass(now, amount, splits)
+        for fault in found:
+            now, amount = mended(now, amount, fault)
+        searched += found
+        if not found:
             break
-        searched.append(fault)
-        now, amount = mended(now, amount, fault)
     return merged(searched, len(prices))
 
 
-def _next_fault(prices: Numbers, volume: Numbers, splits: Numbers | None) -> Fault | None:
+def _pass(prices: Numbers, volume: Numbers, splits: Numbers | None) -> list[Fault]:
+    """Return faults that can be seen at once; others come out when these are mended."""
     usable = np.flatnonzero((np.isfinite(prices) & (prices > 0)).all(axis=1))
     if len(usable) < 3:
-        return None
+        return []
     part = _Part(prices[usable], volume[usable], None if splits is None else splits[usable])
-    found = _cell(part) or _returning(part) or _lasting(part)
-    if found is None:
-        return None
-    # Rows that cannot be used share the level of the usable ones around them.
-    first = int(usable[found.first]) if found.first else 0
-    last = int(usable[found.last]) if found.last < len(usable) else len(prices)
-    return replace(found, first=first, last=last if len(found.columns) == len(PRICES) else first + 1)
+    return [_placed(fault, usable, len(prices)) for fault in _cells(part) or _returning(part) or _lasting(part)]
+
+
+def _placed(fault: Fault, usable: Ints, rows: int) -> Fault:
+    """Return a fault of usable rows as one of all rows: the others share the level of those around them."""
+    first = int(usable[fault.first]) if fault.first else 0
+    if len(fault.columns) < len(PRICES):
+        first = int(usable[fault.first])
+        return replace(fault, first=first, last=first + 1)
+    return replace(fault, first=first, last=int(usable[fault.last]) if fault.last < len(usable) else rows)
 
 
 class _Part:
@@ -85,35 +90,61 @@ class _Part:
         return np.asarray(np.minimum(ordered[:, 2] - ordered[:, 0], ordered[:, 3] - ordered[:, 1]))
 
 
-def _cell(part: _Part) -> Fault | None:
-    """Return a single price that is off by a known ratio from the other three of its row, which fit the neighbours."""
+def _cells(part: _Part) -> list[Fault]:
+    """Return single prices that are off by a known ratio from the others of their row, which fit the neighbours."""
     others = np.stack([np.median(np.delete(part.logs, column, axis=1), axis=1) for column in range(4)], axis=1)
     away = part.logs - others
     spread = part.spread()
+    usual = float(np.median(spread))
+    found: dict[int, Fault] = {}
     rows, columns = np.nonzero((np.abs(away) >= LEAST_SHIFT) & (np.abs(away) > 3 * spread[:, None]))
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-        shift = float(away[row, column])
-        near = [n for n in range(row - 3, row + 4) if 0 <= n < len(part) and n != row]
-        if not near or min(abs(part.level[n] - others[row, column]) for n in near) > 0.5 * abs(shift):
+        if row in found or not _fits_neighbours(part, row, float(others[row, column]), 0.5 * abs(away[row, column])):
             continue
-        sigma = max(noise(part.steps, min(max(row - 1, 0), len(part.steps) - 1)), float(np.median(spread)))
-        # Cells of a bar differ by its range, too.
-        reach = (float(spread[row]) + float(np.median(spread))) / 3
-        ratio = nearest_ratio(shift, sigma + reach, announced_near(part.splits, row, row + 1))
-        if ratio is None or ratio.source == "weak split":
+        fault = _cell(part, row, column, float(away[row, column]), float(spread[row]), usual)
+        if fault is not None:
+            found[row] = fault
+    return list(found.values()) or _split_bars(part, spread)
+
+
+def _fits_neighbours(part: _Part, row: int, level: float, most: float) -> bool:
+    near = [n for n in range(row - 3, row + 4) if 0 <= n < len(part) and n != row]
+    return bool(np.abs(part.level[near] - level).min() <= most)
+
+
+def _cell(part: _Part, row: int, column: int, shift: float, spread: float, usual: float) -> Fault | None:
+    sigma = max(noise(part.steps, min(max(row - 1, 0), len(part.steps) - 1)), usual)
+    # Cells of a bar differ by its range, too.
+    ratio = nearest_ratio(shift, sigma + (spread + usual) / 3, announced_near(part.splits, row, row + 1))
+    if ratio is None or ratio.source == "weak split":
+        return None
+    contradicts = _contradicts(part.prices[row], 1e-6)
+    if not contradicts and ratio.source != "unit" and (abs(shift) < 12 * sigma or part.is_surge(row, row + 1)):
+        return None
+    cured = part.prices[row].copy()
+    cured[column] = scaled(cured[column : column + 1], ratio.value)[0]
+    if contradicts and _contradicts(cured, max(sigma, 0.01)):
+        return None
+    return _off_cell(row, column, ratio)
+
+
+def _split_bars(part: _Part, spread: Numbers) -> list[Fault]:
+    """Return prices in another unit of bars half of whose prices are: by the level of the bars beside."""
+    found = []
+    for row in np.flatnonzero(spread > FARTHEST).tolist():
+        near = [n for n in range(row - 3, row + 4) if 0 <= n < len(part) and spread[n] <= FARTHEST]
+        if not near:
             continue
-        open_, high, low, close = part.prices[row]
-        contradicts = high < max(open_, close, low) * (1 - 1e-6) or low > min(open_, close) * (1 + 1e-6)
-        real = abs(shift) < 12 * sigma or part.is_surge(row, row + 1)
-        if not contradicts and ratio.source != "unit" and real:
-            continue
-        cured = part.prices[row].copy()
-        cured[column] = scaled(cured[column : column + 1], ratio.value)[0]
-        if contradicts and _contradicts(cured, tolerance=max(sigma, 0.01)):
-            continue
-        why = f"{PRICES[column]} is {shown(ratio.value)} of the others of its row"
-        return Fault(_rule(ratio, "off cell"), row, row + 1, (column,), ratio.value, False, why)
-    return None
+        shifts = part.logs[row] - float(np.median(part.level[near]))
+        ratios = [nearest_ratio(float(shift), 0.0, np.zeros(0)) if abs(shift) > 1 else None for shift in shifts]
+        if (np.abs(shifts) < LEAST_SHIFT).any():
+            found += [_off_cell(row, n, ratio) for n, ratio in enumerate(ratios) if ratio and ratio.source == "unit"]
+    return found
+
+
+def _off_cell(row: int, column: int, ratio: Ratio) -> Fault:
+    why = f"{PRICES[column]} is {shown(ratio.value)} of the others of its row"
+    return Fault(_rule(ratio, "off cell"), row, row + 1, (column,), ratio.value, False, why)
 
 
 def _contradicts(row: Numbers, tolerance: float) -> bool:
@@ -121,30 +152,41 @@ def _contradicts(row: Numbers, tolerance: float) -> bool:
     return bool(high < max(open_, close) * (1 - tolerance) or low > min(open_, close) * (1 + tolerance))
 
 
-def _returning(part: _Part) -> Fault | None:
-    """Return the shortest stretch whose level is left at its end for the one before it."""
+def _returning(part: _Part) -> list[Fault]:
+    """Return stretches whose level is left at their end for the one before them: short ones first, none in another."""
     edges = part.edges()
     pairs = [(a, b) for n, a in enumerate(edges) for b in edges[n + 1 : n + 1 + EDGES_LOOKED_AT]]
+    taken = np.zeros(len(part) + 1, bool)
+    found = []
     for first, last in sorted(pairs, key=lambda pair: pair[1] - pair[0]):
-        into, out = float(part.steps[first - 1]), float(part.steps[last - 1])
-        if into * out > 0:
+        if taken[first : last + 1].any():
             continue
-        sigma = max(noise(part.steps, first - 1), noise(part.steps, last - 1))
-        shift = (into - out) / 2
-        apart = abs(float(part.level[last] - part.level[first - 1]))
-        wide = abs(shift) > FARTHEST
-        if apart > max(4 * sigma * np.sqrt(last - first + 1), 0.05) or apart > 0.5 * abs(shift):
-            continue
-        ratio = nearest_ratio(shift, sigma, announced_near(part.splits, first, last))
-        if abs(shift) < 8 * sigma and not wide and (ratio is None or ratio.source != "splits column"):
-            continue
-        if ratio is not None and ratio.source != "weak split" and _both_near(ratio, into, -out, sigma):
-            return _stretch(part, first, last, ratio, shift, "and come back")
-        lone = last - first <= MOST_BARS_OFF and _disjoint(part, first, last)
-        if wide or (lone and not part.is_surge(first, last)):
-            beside = "those before and after" + ("" if wide else ", without more volume")
-            text = f"prices are x{np.exp(shift):.3g} of {beside}"
-            return Fault("off level", first, last, (0, 1, 2, 3), None, False, text)
+        if (fault := _return(part, first, last)) is not None:
+            found.append(fault)
+            taken[first : last + 1] = True
+    return found
+
+
+def _return(part: _Part, first: int, last: int) -> Fault | None:
+    into, out = float(part.steps[first - 1]), float(part.steps[last - 1])
+    shift = (into - out) / 2
+    apart = abs(float(part.level[last] - part.level[first - 1]))
+    if into * out > 0 or apart > 0.5 * abs(shift):
+        return None
+    sigma = max(noise(part.steps, first - 1), noise(part.steps, last - 1))
+    if apart > max(4 * sigma * np.sqrt(last - first + 1), 0.05):
+        return None
+    wide = abs(shift) > FARTHEST
+    ratio = nearest_ratio(shift, sigma, announced_near(part.splits, first, last))
+    if abs(shift) < 8 * sigma and not wide and (ratio is None or ratio.source != "splits column"):
+        return None
+    if ratio is not None and ratio.source != "weak split" and _both_near(ratio, into, -out, sigma):
+        return _stretch(part, first, last, ratio, shift, "and come back")
+    lone = last - first <= MOST_BARS_OFF and _disjoint(part, first, last)
+    if wide or (lone and not part.is_surge(first, last)):
+        beside = "those before and after" + ("" if wide else ", without more volume")
+        text = f"prices are x{np.exp(shift):.3g} of {beside}"
+        return Fault("off level", first, last, (0, 1, 2, 3), None, False, text)
     return None
 
 
@@ -161,7 +203,7 @@ def _disjoint(part: _Part, first: int, last: int) -> bool:
     return bool(inside[:, 1].max() < beside[:, 2].min() or inside[:, 2].min() > beside[:, 1].max())
 
 
-def _lasting(part: _Part) -> Fault | None:
+def _lasting(part: _Part) -> list[Fault]:
     """Return all rows before the latest shift that does not come back, where it is one of a split or a unit.
 
     The rows after it are taken as right, as splits and new units are told backwards. Of a unit only: where no more
@@ -176,12 +218,12 @@ def _lasting(part: _Part) -> Fault | None:
         after = len(part) - edge
         if ratio.source == "unit" and after <= MOST_BARS_OFF and after < edge:
             opposite = Ratio(1 / ratio.value, ratio.source)
-            return _stretch(part, edge, len(part), opposite, -shift, "up to the end")
+            return [_stretch(part, edge, len(part), opposite, -shift, "up to the end")]
         known = ratio.source in ("unit", "splits column")
         calm = abs(shift) >= 12 * sigma and not part.is_surge(edge, min(edge + 2, len(part)))
         if known or (ratio.source == "split" and calm and after > MOST_BARS_OFF):
-            return _stretch(part, 0, edge, ratio, shift, "and all rows after it are not")
-    return None
+            return [_stretch(part, 0, edge, ratio, shift, "and all rows after it are not")]
+    return []
 
 
 def _stretch(part: _Part, first: int, last: int, ratio: Ratio, shift: float, end: str) -> Fault:
