@@ -270,9 +270,10 @@ def test_it_needs_no_statics_no_covariates_and_nothing_known_ahead():
     torch.testing.assert_close(outputs["future_weights"], torch.ones(3, HORIZON, 1))
 
 
+@pytest.mark.parametrize("season_skip", [None, 4])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_mixed_precision_gives_finite_gradients(dtype):
-    model, inputs = made()
+def test_mixed_precision_gives_finite_gradients(dtype, season_skip):
+    model, inputs = made(season_skip=season_skip)
     truth = torch.randn(3, HORIZON, 2)
     exact = pinball(model(**inputs), truth)
     with torch.autocast("cpu", dtype=dtype):
