@@ -128,7 +128,7 @@ def _repeats(rows: Rows, which: np.ndarray, rule: str, text: str) -> list[Findin
     return [Finding(rule, place, f"{counted(count, 'row')} {text}", is_fault=False)]
 
 
-def _uneven(rows: Rows, grid: Grid, places: Ints) -> list[Finding]:
+def _uneven(rows: Rows, grid: Grid | Bars, places: Ints) -> list[Finding]:
     off = np.abs(rows.times - grid.times(places, rows.series))
     count = int((off > 0).sum())
     if not count:

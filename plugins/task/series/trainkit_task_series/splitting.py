@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from trainkit.errors import DataError, UsageError
@@ -42,10 +43,8 @@ class Part:
 
     def holds(self, first: Times, last: Times) -> Mask:
         """Return [N] whether first [N] and last [N] lie in one span."""
-        held: Mask = np.zeros(len(first), dtype=bool)
-        for begin, end in self.spans:
-            held |= (first >= begin) & (last < end)
-        return held
+        held = [(first >= begin) & (last < end) for begin, end in self.spans]
+        return reduce(np.logical_or, held)
 
     def rows(self, panel: Panel) -> Mask:
         """Return [N] which rows of the series lie in the part."""
@@ -119,12 +118,16 @@ def windows_of(panel: Panel, part: Part, context: int, horizon: int, stride: int
         stride: steps from one window of a segment to the next.
         targets: how many of the first values are targets.
     """
-    rows = np.arange(len(panel))
-    starts = rows[(rows - context >= panel.first) & (rows + horizon - 1 <= panel.last)]
-    starts = starts[part.holds(panel.times[starts - context * part.whole], panel.times[starts + horizon - 1])]
+    count = max(0, len(panel) - context - horizon + 1)
+    starts = np.arange(context, context + count)
+    # Of all rows that have as many before and after: views, not copies.
+    begins, ends = panel.times[:count], panel.times[context + horizon - 1 :][:count]
+    firsts, lasts = panel.first[context:][:count], panel.last[context:][:count]
+    inside = part.holds(begins if part.whole else panel.times[context:][:count], ends)
+    starts = starts[inside & (starts - context >= firsts) & (starts + horizon - 1 <= lasts)]
     if stride > 1 and len(starts):
-        begins = np.concatenate([[True], (np.diff(starts) > 1) | np.diff(panel.first[starts]).astype(bool)])
-        run = np.maximum.accumulate(np.where(begins, starts, 0))
+        anew = np.concatenate([[True], (np.diff(starts) > 1) | np.diff(panel.first[starts]).astype(bool)])
+        run = np.maximum.accumulate(np.where(anew, starts, 0))
         starts = starts[(starts - run) % stride == 0]
     measured = np.isfinite(panel.values[:, :targets]).any(axis=1)
     total = np.concatenate([[0], np.cumsum(measured)])
