@@ -38,7 +38,8 @@ def facts(run: Run, row: Mapping[str, float]) -> dict[str, str]:
     """Return what a progress display says, by name."""
     found = {
         "step": f"{run.moment.step}/{run.total_steps}",
-        "epoch": str(run.moment.epoch + 1),
+        # Between its end and the start of the next one, and after the last, an epoch is still the one that is told.
+        "epoch": str(max(1, run.moment.epoch + run.moment.epoch_started)),
         "done": f"{100 * run.moment.progress:.0f}%",
     }
     names = {

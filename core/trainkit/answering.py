@@ -95,6 +95,36 @@ def apart(batch: Mapping[str, Any], count: int) -> list[Sample]:
     return [sample_of(batch, i) for i in range(count)]
 
 
+def chosen(dataset: Dataset, count: int, most_groups: int) -> tuple[list[int], int]:
+    """Return which samples of a dataset to look at, always the same, and how many groups it has.
+
+    They are evenly spread; where samples belong to groups, of each group there is one at least, up to a number of
+    groups, which are evenly spread, too.
+
+    Args:
+        dataset: its optional `groups` tell which samples belong together.
+        count: how many samples.
+        most_groups: how many groups are looked at; they may make it more samples.
+    """
+    groups = getattr(dataset, "groups", None)
+    if groups is None:
+        return spread(len(dataset), count), 0
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(int(group), []).append(index)
+    names = sorted(members)
+    shown = [members[names[place]] for place in spread(len(names), most_groups)]
+    count = max(count, len(shown))
+    shares = [count // len(shown) + (place < count % len(shown)) for place in range(len(shown))]
+    # The middle of a stretch: of a single sample of a group it is the middle of all.
+    return [
+        indices[(2 * number + 1) * len(indices) // (2 * share)]
+        for indices, wanted in zip(shown, shares, strict=True)
+        for share in [min(wanted, len(indices))]
+        for number in range(share)
+    ], len(names)
+
+
 def spread(length: int, count: int) -> list[int]:
     """Return up to `count` different indices below a length, evenly spread and always the same."""
     count = min(length, count)

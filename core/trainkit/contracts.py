@@ -68,7 +68,7 @@ class Dataset(Protocol):
     `__getitems__` answers a list of indices with a list of samples, or with a whole batch (a mapping of tensors with
     the samples along dimension 0; what is no tensor is the same for all of them), which is then not collated. Optional
     attributes: `ids` (a name for each sample, for reports), `difficulty` and `quality` (a number for each sample, for
-    selections).
+    selections), `groups` (a number for each sample: those of a group belong together, as the windows of a series).
     """
 
     def __len__(self) -> int: ...
@@ -236,6 +236,15 @@ class Answers(Protocol):
 
     def answers(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> Sequence[Answer]:
         """Return an answer for each sample; `batch` is made of the samples and on the model's device."""
+        ...
+
+
+@runtime_checkable
+class ChecksPlan(Protocol):
+    """Be a task that cannot work under every plan."""
+
+    def check_plan(self, plan: Plan) -> None:
+        """Raise UsageError for a plan under which something that was asked of the task would not work."""
         ...
 
 

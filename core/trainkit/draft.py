@@ -16,6 +16,7 @@ from .baserate import check_can_find
 from .choice import choose_strategy, leave_rates_alone
 from .config import Config, Layer, Value, default_layer, layer_of, merged
 from .conformity import asked
+from .contracts import ChecksPlan
 from .curve import check_schedule, probe_optimizer
 from .errors import DataError
 from .kinds import LIST_KINDS, ONE_KINDS
@@ -108,6 +109,9 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
     if not getattr(probe_optimizer(loader.part("optimizer", config)), "takes_scheduler", True):
         leave_rates_alone(config, user)
     draft = _draft(config, settings, loader, engine, task, splits, situation, plan, model)
+    if isinstance(task, ChecksPlan):
+        with asked(f"task {config['task.use']}", "check the plan"):
+            task.check_plan(with_overrides(plan, config))
     draft.warnings = tuple(check_schedule(draft))
     if draft.settings.lr_find:
         check_can_find(draft)

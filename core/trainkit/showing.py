@@ -40,8 +40,14 @@ class Sheet:
     augmenters: tuple[str, ...]
 
     def save(self, path: str | Path) -> Path:
-        """Write it as a PNG file, in place of an older one, and return the path."""
+        """Write it as a PNG file, in place of an older one, and return the path; raise UsageError for a folder."""
         path = Path(path).expanduser()
+        if path.is_dir():
+            raise UsageError(
+                "a picture cannot be written in place of a folder",
+                where=str(path),
+                do=f"name a file, as --out {path / 'contact-sheet.png'}",
+            )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(png(self.picture))

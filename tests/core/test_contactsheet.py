@@ -9,16 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from trainkit.answering import spread
+from trainkit.answering import chosen, spread
 from trainkit.contracts import Answer, Panel
 from trainkit.errors import ResourceError, UsageError
 from trainkit.reporting.answerfiles import AnswerFiles, numbered_folder, plain_name, write_new
 from trainkit.reporting.answerpage import MOST_SHOWN, AnswerPage
 from trainkit.reporting.contactsheet import (
     CELL,
+    GAP,
     LINE_HEIGHT,
     MOST_LINES,
     TALLEST,
+    WIDE_CELL,
     clipped,
     fitted,
     font,
@@ -62,6 +64,18 @@ def test_a_sheet_has_a_row_for_each_sample_and_a_column_for_each_panel():
     assert other_left - left >= CELL
     assert area(picture, (0, 0, 0))[0] > top + 96
     assert picture.shape[1] == 2 * left + other_left - left + CELL
+
+
+def test_plots_have_room_and_stand_two_beside_each_other():
+    blue = np.full((760, 1280, 3), (0, 0, 255), np.uint8)
+    picture = sheet([("one", [Panel("a", blue), Panel("b", RED), Panel("c", blue[..., [0, 2, 1]])])])
+    top, left, high, wide = area(picture, (0, 0, 255))
+    assert (high, wide) == (WIDE_CELL * 760 // 1280, WIDE_CELL)
+    red_top, red_left, *_ = area(picture, (255, 0, 0))
+    assert (red_top, red_left) == (top, left + WIDE_CELL + GAP)
+    green_top, green_left, *_ = area(picture, (0, 255, 0))
+    assert green_top > top + high
+    assert green_left == left
 
 
 def test_titles_and_texts_are_drawn_and_long_ones_end():
@@ -142,3 +156,22 @@ def test_samples_are_spread_over_a_split():
     assert spread(10, 4) == [0, 2, 5, 7]
     assert spread(3, 8) == [0, 1, 2]
     assert spread(100, 1) == [0]
+
+
+@pytest.mark.parametrize(
+    ("groups", "count", "most", "indices"),
+    [
+        ([0, 0, 0, 1, 1, 1, 2, 2, 2], 1, 12, [1, 4, 7]),
+        ([0, 0, 0, 1, 1, 1, 2, 2, 2], 4, 12, [0, 2, 4, 7]),
+        ([0, 0, 0, 1, 1, 1, 2, 2, 2], 1, 2, [1, 4]),
+        ([7, 5], 6, 12, [1, 0]),
+    ],
+)
+def test_each_group_of_a_split_is_looked_at(groups, count, most, indices):
+    class Data(list):
+        pass
+
+    data = Data(groups)
+    assert chosen(data, count, most) == (spread(len(data), count), 0)
+    data.groups = groups
+    assert chosen(data, count, most) == (indices, len(set(groups)))

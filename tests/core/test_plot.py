@@ -7,7 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from trainkit.reporting.axes import Axis, stretches
+from trainkit.reporting.axes import Axis, Band, stretches
+from trainkit.reporting.bars import bar_plot
+from trainkit.reporting.chart import chart
 from trainkit.reporting.contactsheet import INK, PAPER
 from trainkit.reporting.plot import COLOURS, HEIGHT, LEFT, RIGHT, WIDTH, Mark, line_plot
 from trainkit.reporting.plotfield import cut, dashes
@@ -122,3 +124,63 @@ def test_stretches_lie_between_gaps():
     nan, inf = math.nan, math.inf
     assert stretches([(0, nan), (1, 1), (2, 2), (3, inf), (4, nan), (5, 5), (nan, 6)]) == [[(1, 1), (2, 2)], [(5, 5)]]
     assert stretches([]) == []
+
+
+def banded(gap=False):
+    """Return a curve and a band of twice its width, which has a gap if that is asked for."""
+    xs = [float(x) for x in range(11)]
+    low = [(x, math.nan if gap and x == 5 else -1.0) for x in xs]
+    return {"a": [(x, 0.0) for x in xs]}, {"wide": Band("a", low, [(x, 1.0) for x in xs])}
+
+
+def fill_of(picture):
+    """Return rows and columns of the commonest colour that is neither paper nor a line's."""
+    colours, counts = np.unique(picture.reshape(-1, 3), axis=0, return_counts=True)
+    return pixels(picture, colours[counts.argsort()[-2]])
+
+
+def test_a_band_is_filled_between_its_bounds():
+    series, bands = banded()
+    picture = line_plot(series, "x", "y", bands=bands, y_range=(-2.0, 2.0))
+    rows, columns = fill_of(picture)
+    lines = pixels(picture, BLUE)[0]
+    field = rows[columns > LEFT + 60]
+    assert abs((field.min() + field.max()) / 2 - np.median(lines[lines > 200])) < 4
+    assert columns.max() > WIDTH - RIGHT - 40
+
+
+def test_a_band_has_gaps_and_widens_the_axis():
+    series, bands = banded(gap=True)
+    picture = line_plot(series, "x", "y", bands=bands)
+    x = Axis(0, 10, LEFT, WIDTH - RIGHT, margin=0.015)
+    rows, columns = fill_of(picture)
+    inside = columns[rows > 300]
+    assert not ((inside > x(4) + 3) & (inside < x(6) - 3)).any()
+    assert ((inside > x(2)) & (inside < x(3))).any()
+    assert bands["wide"].outlines()[1][0] == (6.0, -1.0)
+
+
+def test_texts_stand_in_place_of_numbers(monkeypatch):
+    axis = Axis(0, 10, 0, 100, labels=[(-1, "before"), (0, "first"), (5, "middle"), (11, "after")])
+    assert [(axis(value), axis.text(value)) for value in axis.ticks()] == [(0, "first"), (50, "middle")]
+    assert Axis(0, 10, 0, 100).text(2.5) == "2.5"
+    series, bands = banded()
+    drawing = chart(series, "x", bands=bands, x_labels=[(3.0, "<noon>")])
+    assert "&lt;noon&gt;</text>" in drawing
+    assert '<polygon class="band c0"' in drawing
+    assert '<i class="key band c0"></i>wide' in drawing
+
+
+def test_bars_are_as_long_as_their_shares():
+    picture = bar_plot({"past": {"a": 0.25, "b": 0.5, "c": 0.0}, "none": {}, "future": {"d": 1.0}}, title="weights")
+    rows = pixels(picture, BLUE)[0]
+    lengths = [int((rows == row).sum()) for row in sorted(set(rows.tolist()))]
+    long, short = max(lengths), min(lengths)
+    assert lengths[0] == long
+    assert long == pytest.approx(2 * short, abs=2)
+    full = pixels(picture, ORANGE)[1]
+    assert np.ptp(full) == pytest.approx(2 * long, abs=3)
+    more = bar_plot({"past": {str(n): 0.05 for n in range(20)}}, most=4)
+    assert len(more) < len(bar_plot({"past": {str(n): 0.05 for n in range(20)}}, most=12))
+    with pytest.raises(ValueError, match="no group has a share"):
+        bar_plot({"past": {}})

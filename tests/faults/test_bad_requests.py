@@ -168,3 +168,31 @@ def test_a_run_directory_in_the_way(cli):
 def test_an_empty_folder_may_be_the_run_directory(cli):
     Path("empty").mkdir()
     assert cli("run", *TINY, "--epochs", 1, "--out", "empty").code == 0
+
+
+PARTS = """
+from trainkit import UsageError
+from trainkit.testing.tiny import TinyTask
+
+class Choosy(TinyTask):
+    def check_plan(self, plan):
+        if not any(stage.trainable == ("head.*",) for stage in plan.stages):
+            raise UsageError("the head needs a stage of its own", do="--set stages.train.trainable=...")
+"""
+
+
+def test_a_task_refuses_a_plan_before_anything_is_written(cli):
+    Path("parts.py").write_text(PARTS)
+    arguments = (*TINY[2:], "--task", "./parts.py:Choosy", "--out", "mine", "--max-steps", "2")
+    for command in ("run", "plan"):
+        given = arguments if command == "run" else arguments[:-4]
+        refused(cli(command, *given), 2, "the head needs a stage of its own")
+    done = cli("run", *arguments, "--set", 'stages.train.trainable=["head.*"]')
+    assert done.code == 0, done.err
+
+
+def test_the_last_line_of_a_run_tells_its_last_epoch(cli, monkeypatch):
+    monkeypatch.setattr("trainkit_cli.progress.SECONDS_BETWEEN_LINES", 0.0)
+    done = cli("run", *TINY, "--epochs", "2", "--set", "loop.log_every_steps=1")
+    epochs = [word.partition("=")[2] for word in done.err.split() if word.startswith("epoch=")]
+    assert (epochs[0], epochs[-1], set(epochs)) == ("1", "2", {"1", "2"}), done.err

@@ -104,6 +104,7 @@ def test_what_is_wrong_with_the_request_is_told(cli):
         (("--task", "./mine.py:Blind"), 2, "task Blind cannot show its samples\n  why:   it lacks picture"),
         ((*TASK, "--samples", "0"), 2, "--samples"),
         ((*TASK, "--out", "mine.py/x.png"), 7, "a file cannot be written"),
+        ((*TASK, "--out", "."), 2, "a folder\n  where: .\n  do:    name a file, as --out contact-sheet.png"),
         (("nowhere", *TASK), 5, "a file cannot be read"),
     ]:
         done = cli("show", *arguments)

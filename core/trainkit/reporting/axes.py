@@ -4,11 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 Points = Sequence[tuple[float, float]]
+Labels = Sequence[tuple[float, str]]
 
 MAX_POINTS = 400
 FEW_DECADES = 2.0
+
+
+@dataclass(frozen=True)
+class Band:
+    """Hold what is filled in the colour of a series, paler.
+
+    Args:
+        of: name of the series.
+        low: its lower bound, as (x, y) pairs in the order of x.
+        high: its upper bound, over the same x.
+    """
+
+    of: str
+    low: Points
+    high: Points
+
+    def outlines(self) -> list[list[tuple[float, float]]]:
+        """Return the corners of its pieces, each where both bounds are finite."""
+        gaps = [(x, low + high) for (x, low), (_, high) in zip(self.low, self.high, strict=True)]
+        lows, highs = dict(self.low), dict(self.high)
+        return [
+            [(x, lows[x]) for x, _ in piece] + [(x, highs[x]) for x, _ in reversed(piece)]
+            for piece in stretches(gaps)
+            if len(piece) > 1
+        ]
 
 
 class Axis:
@@ -21,12 +48,21 @@ class Axis:
         end: pixel of the largest value.
         log: take a logarithmic scale.
         margin: share of the span that is left free at either end.
+        labels: (value, text) pairs in place of round numbers, as dates; those outside of the span are left out.
     """
 
     def __init__(
-        self, low: float, high: float, start: float, end: float, log: bool = False, margin: float = 0.0
+        self,
+        low: float,
+        high: float,
+        start: float,
+        end: float,
+        log: bool = False,
+        margin: float = 0.0,
+        labels: Labels = (),
     ) -> None:
         self.log, self.start, self.end = log, start, end
+        self.labels = {value: text for value, text in labels if low <= value <= high}
         self.low, self.high = self._scale(low), self._scale(high)
         if self.low == self.high:
             around = abs(self.low) * 0.05 or 0.5
@@ -42,11 +78,17 @@ class Axis:
         return round(self.start + share * (self.end - self.start), 2)
 
     def ticks(self) -> list[float]:
-        """Return the values that get a number: round ones; on a logarithmic axis powers of ten, and 2 and 5 of few."""
+        """Return the values that get a text: round ones; on a logarithmic axis powers of ten, and 2 and 5 of few."""
+        if self.labels:
+            return list(self.labels)
         if not self.log:
             return ticks(self.low, self.high)
         few = self.high - self.low < FEW_DECADES
         return self._between([1, 2, 5] if few else [1])
+
+    def text(self, value: float) -> str:
+        """Return the text of a value of `ticks`."""
+        return self.labels.get(value) or short(value)
 
     def minor_ticks(self) -> list[float]:
         """Return the values between powers of ten that a logarithmic axis marks without a number."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ Picture = np.ndarray[Any, Any]
 Row = tuple[str, Sequence[Panel]]
 
 CELL, TALLEST, MOST_LINES = 300, 600, 80
+# A plot has letters to read: it needs more room than a photograph, and then two stand beside each other.
+PLOT_WIDTH, WIDE_CELL, WIDE_ACROSS = 800, 640, 2
 MARGIN, GAP, TITLE_HEIGHT, LINE_HEIGHT = 16, 14, 22, 17
 LARGEST_FACTOR = 12
 INK, SOFT, PAPER, RULE = (28, 34, 48), (93, 102, 121), (251, 251, 253), (207, 212, 224)
@@ -37,43 +40,72 @@ def sheet(rows: Sequence[Row]) -> Picture:
     """Return a picture [H, W, 3] of rows of panels.
 
     A row has its title above it, a panel its own. Pictures are shrunk to fit a column, small ones grow by whole
-    factors; texts of more than 80 lines say how many more there are.
+    factors; texts of more than 80 lines say how many more there are. Where panels are plots, columns are wide, and a
+    row of more than two panels has several lines.
 
     Args:
         rows: (title, panels) pairs.
     """
     from PIL import Image, ImageDraw
 
-    columns = max((len(panels) for _, panels in rows), default=1)
-    drawn = [[_cell(panel) for panel in panels] for _, panels in rows]
-    heights = [max((cell.height for cell in cells), default=0) for cells in drawn]
-    width = 2 * MARGIN + columns * CELL + (columns - 1) * GAP
-    height = 2 * MARGIN + sum(2 * TITLE_HEIGHT + high + GAP for high in heights)
-    canvas = Image.new("RGB", (width, height), PAPER)
+    wide = any(_is_plot(panel) for _, panels in rows for panel in panels)
+    cell = WIDE_CELL if wide else CELL
+    longest = max((len(panels) for _, panels in rows), default=1)
+    columns = min(longest, WIDE_ACROSS) if wide else longest
+    lines = [line for row in rows for line in _lines(row, cell, columns)]
+    width = 2 * MARGIN + columns * cell + (columns - 1) * GAP
+    canvas = Image.new("RGB", (width, 2 * MARGIN + sum(line.height + GAP for line in lines)), PAPER)
     pen = ImageDraw.Draw(canvas)
     top = MARGIN
-    for (title, panels), cells, high in zip(rows, drawn, heights, strict=True):
-        pen.text((MARGIN, top), clipped(title, width - 2 * MARGIN, 16), fill=INK, font=font(16))
-        for column, (panel, cell) in enumerate(zip(panels, cells, strict=True)):
-            left = MARGIN + column * (CELL + GAP)
-            pen.text((left, top + TITLE_HEIGHT), clipped(panel.title, CELL, 13), fill=SOFT, font=font(13))
-            at = (left, top + 2 * TITLE_HEIGHT)
-            canvas.paste(cell, at)
-            pen.rectangle((at[0] - 1, at[1] - 1, at[0] + cell.width, at[1] + cell.height), outline=RULE)
-        top += 2 * TITLE_HEIGHT + high + GAP
+    for line in lines:
+        names_top = top
+        if line.title is not None:
+            pen.text((MARGIN, top), clipped(line.title, width - 2 * MARGIN, 16), fill=INK, font=font(16))
+            names_top += TITLE_HEIGHT
+        for column, (name, image) in enumerate(line.cells):
+            left, below = MARGIN + column * (cell + GAP), names_top + TITLE_HEIGHT
+            pen.text((left, names_top), clipped(name, cell, 13), fill=SOFT, font=font(13))
+            canvas.paste(image, (left, below))
+            pen.rectangle((left - 1, below - 1, left + image.width, below + image.height), outline=RULE)
+        top += line.height + GAP
     return np.asarray(canvas)
 
 
-def _cell(panel: Panel) -> Image:
-    return _text_cell(panel.content) if isinstance(panel.content, str) else fitted(panel.content)
+@dataclass(frozen=True)
+class _Line:
+    """Hold what stands side by side: named pictures, below the title of their row, if they are its first."""
+
+    title: str | None
+    cells: Sequence[tuple[str, Image]]
+
+    @property
+    def height(self) -> int:
+        titles = TITLE_HEIGHT * (1 if self.title is None else 2)
+        return titles + max((image.height for _, image in self.cells), default=0)
 
 
-def fitted(picture: Picture) -> Image:
+def _lines(row: Row, cell: int, columns: int) -> list[_Line]:
+    title, panels = row
+    drawn = [(panel.title, _cell(panel, cell)) for panel in panels]
+    first, *more = range(0, max(1, len(drawn)), columns)
+    rest = [_Line(None, drawn[start : start + columns]) for start in more]
+    return [_Line(title, drawn[first:columns]), *rest]
+
+
+def _is_plot(panel: Panel) -> bool:
+    return not isinstance(panel.content, str) and panel.content.shape[1] >= PLOT_WIDTH
+
+
+def _cell(panel: Panel, width: int) -> Image:
+    return _text_cell(panel.content, width) if isinstance(panel.content, str) else fitted(panel.content, width)
+
+
+def fitted(picture: Picture, width: int = CELL) -> Image:
     """Return a picture that fits a cell: shrunk smoothly, or grown by a whole factor."""
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(picture, dtype=np.uint8))
-    scale = min(CELL / image.width, TALLEST / image.height)
+    scale = min(width / image.width, TALLEST / image.height)
     if scale < 1:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         return image.resize(size, Image.Resampling.LANCZOS)
@@ -81,13 +113,13 @@ def fitted(picture: Picture) -> Image:
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
-def _text_cell(content: str) -> Image:
+def _text_cell(content: str, width: int) -> Image:
     from PIL import Image, ImageDraw
 
-    lines = wrapped(content, CELL - GAP, 13)
+    lines = wrapped(content, width - GAP, 13)
     if len(lines) > MOST_LINES:
         lines = [*lines[: MOST_LINES - 1], f"… and {len(lines) - MOST_LINES + 1} more lines"]
-    cell = Image.new("RGB", (CELL, GAP + LINE_HEIGHT * max(1, len(lines))), "white")
+    cell = Image.new("RGB", (width, GAP + LINE_HEIGHT * max(1, len(lines))), "white")
     pen = ImageDraw.Draw(cell)
     for number, line in enumerate(lines):
         pen.text((GAP // 2, GAP // 2 + LINE_HEIGHT * number), line, fill=INK, font=font(13))

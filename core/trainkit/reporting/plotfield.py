@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from .axes import Axis, Points, stretches
+from .axes import Axis, Band, Points, stretches
 from .contactsheet import INK, PAPER, SOFT
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ Pixel = tuple[float, float]
 Colour = tuple[int, int, int]
 
 # Lines are drawn larger and shrunk, so that they are smooth; letters are smooth as they are.
-FINER = 3
+FINER = 2
 THICK, SLENDER, THIN, DOT = 4, 3, 2, 8
 GRID, PALE_GRID, FRAME = (222, 226, 234), (238, 240, 245), (120, 128, 146)
 DASH, DOTS = (18, 10), (4, 8)
@@ -43,11 +43,12 @@ class Mark:
 
 @dataclass(frozen=True)
 class Look:
-    """Hold how a series is drawn: its colour, the width of its line, and whether the line is dashed."""
+    """Hold how a series is drawn: its colour, the width of its line, whether the line is dashed, or it is a band."""
 
     colour: Colour
     width: int = THICK
     dashed: bool = False
+    filled: bool = False
 
 
 class Field:
@@ -78,6 +79,11 @@ class Field:
                 self._line([(self._x(x), 0), (self._x(x), self.height * FINER)], shade, THIN)
             for y in y_values:
                 self._line([(0, self._y(y)), (self.width * FINER, self._y(y))], shade, THIN)
+
+    def band(self, band: Band, colour: Colour) -> None:
+        """Fill a band."""
+        for corners in band.outlines():
+            self.pen.polygon([(self._x(x), self._y(y)) for x, y in corners], fill=colour)
 
     def curve(self, points: Points, look: Look) -> None:
         """Draw a series; a point between two gaps becomes a dot."""

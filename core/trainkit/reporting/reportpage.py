@@ -45,6 +45,7 @@ th, td { text-align: left; padding: 7px 14px; border-bottom: 1px solid var(--rul
 tr:last-child td { border-bottom: 0; }
 th { font-size: 13px; color: var(--soft); font-weight: 600; white-space: nowrap; }
 td { overflow-wrap: anywhere; } .numbers td:not(:first-child), .numbers th:not(:first-child) { text-align: right; }
+polygon.band { fill: var(--c); opacity: 0.16; } .key.band { height: 12px; opacity: 0.3; }
 .line.dashed { stroke-dasharray: 5 4; }
 .key.dashed { background: repeating-linear-gradient(90deg, var(--c) 0 4px, transparent 4px 7px); }
 tr.best { background: var(--mark); } td.below { padding-left: 30px; color: var(--soft); }

@@ -13,8 +13,8 @@ from trainkit.storage.filesystem import disk_error
 
 from .contactsheet import Picture, png
 
-FOLDER = "samples"
-MOST_SHOWN, MOST_BYTES = 9, 8_000_000
+FOLDER, FINAL_FOLDER = "samples", "final"
+MOST_SHOWN, MOST_BYTES = 16, 8_000_000
 STEP = re.compile(r"step-(\d+)")
 
 Shown = Sequence[tuple[str, bytes]]
@@ -25,35 +25,39 @@ def step_folder(step: int) -> str:
     return f"step-{step:06d}"
 
 
-def keep_pictures(directory: Path, pictures: Mapping[str, Picture], step: int | None = None) -> None:
+def keep_pictures(directory: Path, pictures: Mapping[str, Picture], folder: str = "") -> None:
     """Write pictures as PNG files below samples/ of a run directory.
 
     Args:
         directory: the run directory.
         pictures: [H, W, 3] of bytes, by plain file name without suffix.
-        step: of the optimizer; pictures with one have a folder of their own.
+        folder: where below samples/: `step_folder(step)`, or FINAL_FOLDER for what the best weights answer.
 
     Raises:
         ResourceError: the system refuses to write.
     """
-    folder = directory / FOLDER / ("" if step is None else step_folder(step))
+    path = directory / FOLDER / folder
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         for name, picture in pictures.items():
-            (folder / f"{name}.png").write_bytes(png(picture))
+            (path / f"{name}.png").write_bytes(png(picture))
     except OSError as error:
-        raise disk_error(error, folder) from error
+        raise disk_error(error, path) from error
 
 
 def newest_pictures(directory: Path) -> Shown:
-    """Return the pictures for a report as (title, PNG) pairs: those without a step, then those of the newest step.
+    """Return the pictures for a report as (title, PNG) pairs: those of the whole run, then those of its newest answers.
 
-    At most 9 of them, at most 8 MB together; what cannot be read is left out.
+    The newest are the final ones, else those of the newest step. At most 16 of them, at most 8 MB together; what cannot
+    be read is left out.
     """
     folder = directory / FOLDER
     steps = {int(match[1]): path for path in folder.glob("step-*") if (match := STEP.fullmatch(path.name))}
     files = [(path.stem, path) for path in sorted(folder.glob("*.png"))]
-    if steps:
+    final = [(f"{path.stem}, best weights", path) for path in sorted((folder / FINAL_FOLDER).glob("*.png"))]
+    if final:
+        files += final
+    elif steps:
         newest = max(steps)
         files += [(f"{path.stem}, step {newest}", path) for path in sorted(steps[newest].glob("*.png"))]
     shown, size = [], 0

@@ -53,6 +53,15 @@ class Heard:
         self.splits.append(split)
 
 
+class Grouped(TinyTask):
+    """Has groups of samples in validation: 6 samples of the first, one of each of the others."""
+
+    def read(self, data, seed):
+        splits = super().read(data, seed)
+        splits.val.groups = [0, 0, 0, 0, 0, 0, 3, 5]
+        return splits
+
+
 class Stopper:
     """Send a signal after a step."""
 
@@ -87,8 +96,10 @@ def test_the_same_samples_are_answered_at_each_evaluation(tmp_path):
     heard = Heard()
     trained(tmp_path / "run", SampleOutputs(samples=3), heard)
     names = ["samples/2-0", "samples/2-2", "samples/2-5"]
-    assert heard.pictures == [(6, names), (12, names), (18, names)]
+    best = ["samples/final/3-0", "samples/final/3-2", "samples/final/3-5"]
+    assert heard.pictures == [(6, names), (12, names), (18, names), (18, best)]
     assert heard.splits[:6] == ["val", "samples"] * 3
+    assert heard.splits[-1] == "samples"
     for step in (6, 12, 18):
         folder = tmp_path / "run" / "samples" / f"step-{step:06d}"
         assert sorted(path.name for path in folder.iterdir()) == ["2-0.png", "2-2.png", "2-5.png"]
@@ -101,7 +112,7 @@ def test_the_same_samples_are_answered_at_each_evaluation(tmp_path):
 def test_every_so_many_evaluations(tmp_path, every, steps):
     heard = Heard()
     trained(tmp_path / "run", SampleOutputs(every=every), heard)
-    assert [step for step, _ in heard.pictures] == steps
+    assert [step for step, _ in heard.pictures] == [*steps, 18]
 
 
 def test_training_is_not_touched_and_a_resumed_run_shows_the_same(tmp_path):
@@ -114,7 +125,7 @@ def test_training_is_not_touched_and_a_resumed_run_shows_the_same(tmp_path):
     asked.live["live:callback0"], asked.live["live:callback1"] = SampleOutputs(every=2), Heard()
     resume(tmp_path / "stopped", asked)
     assert same(weights(tmp_path / "plain"), weights(tmp_path / "stopped"))
-    assert [step for step, _ in asked.live["live:callback1"].pictures] == [18]
+    assert [step for step, _ in asked.live["live:callback1"].pictures] == [18, 18]
     one, other = (tmp_path / run / "samples" / "step-000018" / "2-0.png" for run in ("shown", "stopped"))
     assert one.read_bytes() == other.read_bytes()
 
@@ -218,11 +229,50 @@ def test_a_task_that_does_not_answer_is_named_once(tmp_path, caplog):
 def test_the_report_shows_the_newest_pictures(tmp_path):
     trained(tmp_path / "run", SampleOutputs(samples=2), augmenter=Shift())
     titles = [title for title, _ in newest_pictures(tmp_path / "run")]
-    assert titles == ["augmentation", "2-0, step 18", "2-4, step 18"]
+    assert titles == ["augmentation", "3-0, best weights", "3-4, best weights"]
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.count("<img") == 3
     assert figures(newest_pictures(tmp_path / "run")) in page
     assert "img-src data:" in page
-    (tmp_path / "run" / "samples" / "step-000018" / "2-0.png").write_bytes(b"x" * 9_000_000)
+    (tmp_path / "run" / "samples" / "final" / "3-0.png").write_bytes(b"x" * 9_000_000)
     assert len(newest_pictures(tmp_path / "run")) == 2
+    for path in (tmp_path / "run" / "samples" / "final").iterdir():
+        path.unlink()
+    titles = [title for title, _ in newest_pictures(tmp_path / "run")]
+    assert titles == ["augmentation", "2-0, step 18", "2-4, step 18"]
     assert newest_pictures(tmp_path) == []
+
+
+def test_each_group_of_samples_is_shown(tmp_path, caplog):
+    heard = Heard()
+    trained(tmp_path / "run", SampleOutputs(samples=1), heard, task=Grouped())
+    assert [name for step, name in heard.pictures if step == 6] == [["samples/2-3", "samples/2-6", "samples/2-7"]]
+    assert not caplog.records
+    few = Heard()
+    trained(tmp_path / "few", SampleOutputs(samples=1, groups=2), few, task=Grouped())
+    assert [name for step, name in few.pictures if step == 6] == [["samples/2-3", "samples/2-6"]]
+    told = [record.getMessage() for record in caplog.records if "groups" in record.getMessage()]
+    do = "--set callback.sample-outputs.groups=N shows more"
+    assert told == [f"sample-outputs: samples of 2 of 3 groups are shown; {do}"]
+
+
+def test_the_best_weights_answer_at_the_end_and_are_left_as_they_are_used(tmp_path):
+    class Modes:
+        """Stands for an optimizer that averages weights: notes the last mode that it was put in."""
+
+        def __init__(self, optimizer):
+            self.mode = None
+            optimizer.train, optimizer.eval = (
+                lambda: setattr(self, "mode", "train"),
+                lambda: setattr(self, "mode", "eval"),
+            )
+
+    class Watch:
+        @hookimpl
+        def on_run_start(self, run):
+            self.modes = Modes(run.optimizer)
+
+    watch = Watch()
+    trained(tmp_path / "run", SampleOutputs(), watch)
+    assert watch.modes.mode == "eval"
+    assert (tmp_path / "run" / "samples" / "final").is_dir()

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import NonNegativeInt, PositiveInt
 from trainkit import hookimpl
-from trainkit.answering import answers_of, evaluated, spread
-from trainkit.contracts import Answers, Pictures
+from trainkit.answering import answers_of, chosen, evaluated, spread
+from trainkit.contracts import Answers, Dataset, Pictures
 from trainkit.reporting.answerfiles import Names
 from trainkit.reporting.contactsheet import sheet
-from trainkit.reporting.runpictures import FOLDER, keep_pictures
+from trainkit.reporting.runpictures import FINAL_FOLDER, FOLDER, keep_pictures, step_folder
 from trainkit.showing import sample_rows, variant_draws
 from trainkit.tasks import lacking
 
@@ -22,34 +22,43 @@ if TYPE_CHECKING:
     from trainkit.live import Run
 
 AUGMENTATION = "augmentation"
-VAL = "val/"
+VAL, FINAL = "val/", "final/"
 _log = logging.getLogger(__name__)
 
 
 class SampleOutputs:
     """Show what the model makes of a few validation samples at each evaluation, and what augmentation makes of others.
 
-    The samples are spread over the validation split and are the same each time; so is the random state in which they
-    are answered. Each becomes a picture of the task's panels (input, truth, answer, ...) side by side in
-    RUN/samples/step-STEP, and is announced to whoever shows pictures, as TensorBoard. When the run begins, a contact
-    sheet of training samples with their variants is written to RUN/samples/augmentation.png, if augmenters are in
-    force.
+    The samples are spread over the validation split, of each group of samples (as the windows of a series) one at
+    least, and are the same each time; so is the random state in which they are answered. Each becomes a picture of the
+    task's panels (input, truth, answer, ...) in RUN/samples/step-STEP, and is announced to whoever shows pictures, as
+    TensorBoard. At the end the best weights answer samples of the test split, in RUN/samples/final. When the run
+    begins, a contact sheet of training samples with their variants is written to RUN/samples/augmentation.png, if
+    augmenters are in force.
 
     Training is not touched: weights, modes and random states are afterwards what they were, to the bit. A run without
-    a directory, a task that does not answer and data without a validation split show nothing.
+    a directory, a task that does not answer and data without the split show nothing.
 
     Args:
-        samples: how many validation samples are answered, and how many training samples are on the contact sheet.
+        samples: how many samples are answered, and how many training samples are on the contact sheet.
+        groups: of how many groups there is a sample at least, even if these make it more samples.
         every: evaluations from one round of answers to the next; the first evaluation always has one.
         variants: variants of each training sample on the contact sheet; 0 for no sheet.
         seed: decides about whatever is drawn in an answer.
     """
 
     def __init__(
-        self, samples: PositiveInt = 4, every: PositiveInt = 1, variants: NonNegativeInt = 5, seed: NonNegativeInt = 0
+        self,
+        samples: PositiveInt = 4,
+        groups: PositiveInt = 12,
+        every: PositiveInt = 1,
+        variants: NonNegativeInt = 5,
+        seed: NonNegativeInt = 0,
     ) -> None:
-        self.samples, self.every, self.variants, self.seed = samples, every, variants, seed
+        self.samples, self.groups, self.every = samples, groups, every
+        self.variants, self.seed = variants, seed
         self.evaluations = 0
+        self._has_told = False
 
     @hookimpl
     def on_run_start(self, run: Run) -> None:
@@ -69,35 +78,44 @@ class SampleOutputs:
         draws = list(islice(variant_draws(run.settings.loop.variants), self.variants))
         indices = spread(len(train), self.samples)
         _, rows = sample_rows(run.task, train, run.augmenters, run.settings.seed, indices, draws)
-        self._show(run, {AUGMENTATION: sheet(rows)}, None)
+        self._show(run, {AUGMENTATION: sheet(rows)}, "")
 
     @hookimpl
     def on_log(self, run: Run, row: Mapping[str, float]) -> None:
-        """Answer the samples when the row of an evaluation is written.
+        """Answer the samples when the row of an evaluation, or that of the final results, is written.
 
         At that time whoever swapped weights for the evaluation has swapped them back, and can be asked to do so again:
         in the middle of `after_evaluation` it would depend on the order of callbacks whose weights answer.
         """
-        if not any(tag.startswith(VAL) for tag in row):
+        if run.directory is None or lacking(run.task, Answers):
             return
-        self.evaluations += 1
-        if (self.evaluations - 1) % self.every == 0 and run.directory is not None and not lacking(run.task, Answers):
-            self._show(run, self._answered(run), run.moment.step)
+        if any(tag.startswith(FINAL) for tag in row):
+            self._show(run, self._answered(run, run.splits.test), FINAL_FOLDER)
+        elif any(tag.startswith(VAL) for tag in row):
+            self.evaluations += 1
+            if (self.evaluations - 1) % self.every == 0:
+                self._show(run, self._answered(run, run.splits.val), step_folder(run.moment.step))
 
-    def _answered(self, run: Run) -> dict[str, np.ndarray[Any, Any]]:
+    def _answered(self, run: Run, split: Dataset | None) -> dict[str, np.ndarray[Any, Any]]:
         """Return a picture of the panels of each answer, by the sample's name."""
-        val, names = run.splits.val, Names()
-        if val is None:
+        if split is None:
             return {}
-        size = run.settings.evaluate.batch_size or run.settings.loop.batch_size
+        indices, groups = chosen(split, self.samples, self.groups)
+        if groups > self.groups and not self._has_told:
+            self._has_told = True
+            do = "--set callback.sample-outputs.groups=N shows more"
+            _log.warning("sample-outputs: samples of %d of %d groups are shown; %s", self.groups, groups, do)
+        size, names = run.settings.evaluate.batch_size or run.settings.loop.batch_size, Names()
         with evaluated(run, FOLDER):
-            answers = list(answers_of(run, run.task, val, spread(len(val), self.samples), size, self.seed))
+            answers = list(answers_of(run, run.task, split, indices, size, self.seed))
         return {names(answer.name): sheet([(answer.name, answer.panels)]) for answer in answers}
 
-    def _show(self, run: Run, pictures: Mapping[str, np.ndarray[Any, Any]], step: int | None) -> None:
+    def _show(self, run: Run, pictures: Mapping[str, np.ndarray[Any, Any]], folder: str) -> None:
         assert run.directory is not None
-        keep_pictures(run.directory.path, pictures, step)
-        run.show({f"{FOLDER}/{name}": picture for name, picture in pictures.items()})
+        keep_pictures(run.directory.path, pictures, folder)
+        # Those of an evaluation are one picture over the steps; what the best weights answer stands by itself.
+        place = f"{FOLDER}/{FINAL_FOLDER}" if folder == FINAL_FOLDER else FOLDER
+        run.show({f"{place}/{name}": picture for name, picture in pictures.items()})
 
     def state_dict(self) -> dict[str, int]:
         """Return how many evaluations there were."""

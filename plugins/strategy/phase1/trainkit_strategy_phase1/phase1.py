@@ -25,9 +25,10 @@ def phase1_plan(
     recipe = (Stage(name="train", epochs=epochs),)
     budget = within_cpu_steps(situation, recipe, variants, batch_size, cpu_steps)
     drawn = budget.variants
+    times = "once" if drawn == 1 else f"{drawn} times"
     settings = {
         "loop.batch_size": Setting(value=batch_size, reason="small batches give many updates from few samples"),
-        "loop.variants": Setting(value=drawn, reason=f"{samples} samples are few: an epoch draws each {drawn} times"),
+        "loop.variants": Setting(value=drawn, reason=f"{samples} samples are few: an epoch draws each {times}"),
         "loop.clip": Setting(value=1.0, reason="gradients of small batches vary much"),
         "optimizer.use": Setting(value="adamw", reason="the usual first choice"),
         "optimizer.lr": Setting(value=lr or LR, reason="a careful rate: small batches and few samples overfit quickly"),

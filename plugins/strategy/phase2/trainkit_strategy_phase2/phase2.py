@@ -38,9 +38,10 @@ def phase2_plan(
     recipe = curriculum(epochs, shares if situation.has_difficulty else (1.0, 1.0, 1.0), lr_factors)
     budget = within_cpu_steps(situation, recipe, variants, batch_size, cpu_steps)
     drawn = budget.variants
+    seen = "as it is, once an epoch" if drawn == 1 else f"in {drawn} variants an epoch"
     settings = {
         "loop.batch_size": Setting(value=batch_size, reason="enough samples for steadier gradients than phase 1 has"),
-        "loop.variants": Setting(value=drawn, reason=f"each of {samples} samples is seen in {drawn} variants an epoch"),
+        "loop.variants": Setting(value=drawn, reason=f"each of {samples} samples is seen {seen}"),
         "loop.clip": Setting(value=1.0, reason="a new stage begins with a jump of the learning rate"),
         "optimizer.use": Setting(value="adamw", reason="the usual first choice"),
         "optimizer.lr": Setting(value=lr, reason="the rate of the first stage; later stages take a share of it"),

@@ -6,7 +6,6 @@ import inspect
 import signal
 from dataclasses import replace
 from itertools import chain, pairwise
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from torch import nn
 from trainkit import hookimpl
 from trainkit.api import resume, start
 from trainkit.errors import UsageError
-from trainkit.plan import Stage
+from trainkit.plan import Plan, Stage
 from trainkit.testing.tiny import tiny_request
 from trainkit_task_layout.experts import Experts, budgets, depths, group_of, only_experts_learn
 from trainkit_task_layout.noise import mask_rate
@@ -168,8 +167,7 @@ def test_a_state_remembers_the_split(splits):
 
 def test_experts_that_no_stage_would_train_are_refused():
     def started(experts, *stages):
-        plan = SimpleNamespace(strategy="phase2", stages=stages)
-        LayoutTask(experts=experts).on_run_start(SimpleNamespace(plan=plan))
+        LayoutTask(experts=experts).check_plan(Plan(strategy="phase2", stages=stages))
 
     base, own = Stage(name="base", steps=1), Stage(name="own", steps=1, trainable=("experts.*",))
     with pytest.raises(UsageError, match=r"needs a stage in which the experts alone learn") as refused:

@@ -15,7 +15,7 @@ from trainkit import hookimpl
 from trainkit.contracts import Answer, Batch, Finding, Inspection, Outputs, Sample, Splits
 from trainkit.errors import UsageError
 from trainkit.live import Run
-from trainkit.plan import Stage
+from trainkit.plan import Plan, Stage
 
 from .answers import answer
 from .attention import Looks, picture_of_looks
@@ -279,14 +279,13 @@ class LayoutTask:
         self.powers.attach(model)
         return model
 
-    @hookimpl
-    def on_run_start(self, run: Run) -> None:
+    def check_plan(self, plan: Plan) -> None:
         """Raise UsageError if experts are wanted and no stage lets them alone learn: they would never work."""
-        stages = run.plan.stages
+        stages = plan.stages
         if self.powers.experts > 1 and not any(only_experts_learn(stage.trainable) for stage in stages):
             raise UsageError(
                 f"task.experts = {self.powers.experts} needs a stage in which the experts alone learn",
-                why=f"the strategy '{run.plan.strategy}' plans none, and experts work only from such a stage on",
+                why=f"the strategy '{plan.strategy}' plans none, and experts work only from such a stage on",
                 do="leave task.experts out, or give the last of several stages to them: "
                 f"""--set 'stages.{stages[-1].name}.trainable=["experts.*"]'""",
             )

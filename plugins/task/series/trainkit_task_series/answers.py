@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ import polars as pl
 import torch
 from torch import Tensor
 from trainkit.contracts import Answer, Batch, Sample
-from trainkit.reporting.contactsheet import png
+from trainkit.reporting.contactsheet import png, sheet
 
 from .forecasts import unscaled
 from .grid import stamp
 from .insight import Insight
 from .learned import Learned
-from .pictures import Course, page_of, panels_of, stacked
+from .page import page_of
+from .pictures import Course, panels_of
 
 
 def answers_of(
@@ -93,7 +95,6 @@ def times_of(sample: Sample, length: int, context: int, step: int) -> np.ndarray
 
 def _answer(course: Course, insight: Insight | None, scaled_by_itself: bool) -> Answer:
     assert course.forecast is not None
-    frame = frame_of(course)
     data: dict[str, Any] = {
         "series": course.name,
         "start": stamp(course.start),
@@ -107,19 +108,43 @@ def _answer(course: Course, insight: Insight | None, scaled_by_itself: bool) -> 
         data["note"] = "training did not know this series: it is scaled by its own past"
     if insight is not None:
         data["variable_weights"] = {part: dict(weights) for part, weights in insight.weights.items()}
-    panels = panels_of(course) + (insight.panels() if insight else [])
-    parquet = io.BytesIO()
-    frame.write_parquet(parquet)
-    files: dict[str, str | bytes] = {
-        ".csv": frame.write_csv(datetime_format="%Y-%m-%dT%H:%M:%S%.f"),
-        ".json": json.dumps(data, indent=1, allow_nan=False) + "\n",
-        ".parquet": parquet.getvalue(),
-        ".html": page_of(course),
+    insights = insight.panels() if insight is not None and insight.weights else []
+    panels = [*panels_of(course), *insights]
+    made: dict[str, Callable[[], str | bytes]] = {
+        ".csv": lambda: frame_of(course).write_csv(datetime_format="%Y-%m-%dT%H:%M:%S%.f"),
+        ".json": lambda: json.dumps(data, indent=1, allow_nan=False) + "\n",
+        ".parquet": partial(_parquet, course),
+        ".html": lambda: page_of(course, insights),
     }
-    pictures = [panel.content for panel in panels if not isinstance(panel.content, str)]
-    if pictures:
-        files[".png"] = png(stacked(pictures))
-    return Answer(course.name, files, data, panels)
+    if panels:
+        made[".png"] = lambda: png(sheet([(course.name, panels)]))
+    return Answer(course.name, Files(made), data, panels)
+
+
+class Files(Mapping[str, str | bytes]):
+    """Make the content of a file when it is asked for: what only shows answers writes none.
+
+    Args:
+        made: suffix -> what makes the content.
+    """
+
+    def __init__(self, made: Mapping[str, Callable[[], str | bytes]]) -> None:
+        self.made = made
+
+    def __getitem__(self, suffix: str) -> str | bytes:
+        return self.made[suffix]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.made)
+
+    def __len__(self) -> int:
+        return len(self.made)
+
+
+def _parquet(course: Course) -> bytes:
+    content = io.BytesIO()
+    frame_of(course).write_parquet(content)
+    return content.getvalue()
 
 
 def _quantiles(course: Course, target: int) -> dict[str, Any]:

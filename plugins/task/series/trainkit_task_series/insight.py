@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 from trainkit.contracts import Panel as Shown
+from trainkit.reporting.bars import bar_plot
 from trainkit.reporting.plot import Mark, line_plot
 
 from .calendar import Calendar
 from .learned import Learned
 from .schema import Schema
 
-BAR = 30
 DISTANCE = "distance"
 CIRCLES = ("hour", "weekday", "month")
 
@@ -35,22 +35,12 @@ class Insight:
     weights: Mapping[str, Mapping[str, float]]
 
     def panels(self) -> list[Shown]:
-        """Return a plot of the attention, and the weights as text."""
+        """Return plots of the attention over time and of the weights of variables."""
         steps = range(-self.context, len(self.attention) - self.context)
         points = [(float(step), float(value)) for step, value in zip(steps, self.attention, strict=True)]
-        marks = [Mark(0.0, "forecast")]
-        plot = line_plot({"attention": points}, "steps from the first of the horizon", "mean attention", marks=marks)
-        return [Shown("attention", plot), Shown("weights of variables", self.table())]
-
-    def table(self) -> str:
-        """Return the weights with bars, the largest first."""
-        lines = []
-        for part, weights in self.weights.items():
-            lines.append(part)
-            longest = max(map(len, weights), default=0)
-            for name, weight in sorted(weights.items(), key=lambda pair: -pair[1]):
-                lines.append(f"  {name:<{longest}} {weight:6.1%} {'#' * round(weight * BAR)}")
-        return "\n".join(lines)
+        label = "steps from the first that is forecast"
+        plot = line_plot({"attention": points}, label, "mean attention", marks=[Mark(0.0, "forecast")])
+        return [Shown("attention", plot), Shown("weights of variables", bar_plot(self.weights))]
 
 
 def variables_of(schema: Schema, calendar: Sequence[Calendar], season_skip: bool) -> dict[str, list[str]]:

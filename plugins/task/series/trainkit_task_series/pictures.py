@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from trainkit.contracts import Panel as Shown
-from trainkit.reporting.axes import Points
-from trainkit.reporting.chart import chart
+from trainkit.reporting.axes import Band, Labels, Points
 from trainkit.reporting.plot import Mark, line_plot
-from trainkit.reporting.reportpage import STYLE, text
 
-from .grid import NAMED_STEPS, stamp
+from .timeaxis import span_of, time_labels
 
 Picture = np.ndarray[Any, Any]
 MOST_TARGETS = 8
@@ -53,53 +51,72 @@ class Course:
 
 
 @dataclass(frozen=True)
-class _Curves:
+class Curves:
+    """Hold what is drawn of a target: curves and bands by name, over steps from the first of the horizon.
+
+    Args:
+        series: past, truth, forecast.
+        bands: between quantiles, the widest first.
+        x_label: the times that are shown.
+        x_labels: texts on the horizontal axis.
+        mark: where the horizon begins.
+    """
+
     series: Mapping[str, Points]
-    faint: Collection[str]
+    bands: Mapping[str, Band]
     x_label: str
+    x_labels: Labels
     mark: Mark
 
+    @property
+    def has_points(self) -> bool:
+        """Return whether there is anything to draw."""
+        return any(math.isfinite(y) for points in self.series.values() for _, y in points)
 
-def curves_of(course: Course, target: int) -> _Curves:
+
+def curves_of(course: Course, target: int) -> Curves:
     """Return the curves of a target over time."""
-    length = float(course.times[-1] - course.times[len(course.past) - 1])
-    size, word = next(((size, word) for size, word in NAMED_STEPS if size <= length), NAMED_STEPS[-1])
-    shown = min(len(course.past), HORIZONS_SHOWN * len(course.truth))
-    since = ((course.times - course.start) / size).tolist()
-    # Curves of the horizon begin where the past ends, so that the eye follows them.
-    before, after = since[len(course.past) - shown : len(course.past)], since[len(course.past) - 1 :]
-    past = course.past[-shown:, target]
-    series: dict[str, Points] = {"past": _points(before, past)}
-    if np.isfinite(course.truth[:, target]).any():
-        series["truth"] = _points(after, [past[-1], *course.truth[:, target]])
-    faint: list[str] = []
+    horizon, shown = len(course.truth), min(len(course.past), HORIZONS_SHOWN * len(course.truth))
+    past, truth = course.past[-shown:, target], course.truth[:, target]
+    # What lies ahead begins where the past ends, so that the eye follows it.
+    ahead = range(-1, horizon)
+    series = {"past": _points(range(-shown, 0), past)}
+    if np.isfinite(truth).any():
+        series["truth"] = _points(ahead, [past[-1], *truth])
+    bands: dict[str, Band] = {}
     if course.forecast is not None:
-        series["forecast"] = _points(after, [past[-1], *course.forecast[:, target]])
-    if course.quantiles is not None and len(course.levels) > 1:
-        for place in (0, len(course.levels) - 1):
-            name = f"quantile {course.levels[place]:g}"
-            series[name] = _points(after, [past[-1], *course.quantiles[:, target, place]])
-            faint.append(name)
-    label = f"{word}s from {stamp(course.start).replace('T', ' ')}"
-    return _Curves(series, faint, label, Mark(0.0, "forecast" if course.forecast is not None else "horizon"))
+        series["forecast"] = _points(ahead, [past[-1], *course.forecast[:, target]])
+    if course.quantiles is not None:
+        for low, high in bands_of(len(course.levels)):
+            bounds = [_points(ahead, [past[-1], *course.quantiles[:, target, place]]) for place in (low, high)]
+            bands[f"{course.levels[low]:g} to {course.levels[high]:g}"] = Band("forecast", *bounds)
+    times = course.times[len(course.past) - shown :]
+    mark = Mark(0.0, "forecast" if course.forecast is not None else "horizon")
+    return Curves(series, bands, span_of(times), time_labels(times, -shown), mark)
 
 
-def _points(xs: Sequence[float], ys: Iterable[float]) -> Points:
-    return list(zip(xs, [float(y) for y in ys], strict=True))
+def bands_of(levels: int) -> list[tuple[int, int]]:
+    """Return the places of the outermost levels and, if there are more, of those next to the median."""
+    middle = (levels // 2 - 1, levels - levels // 2)
+    return list(dict.fromkeys([(0, levels - 1), middle])) if levels > 1 else []
+
+
+def _points(xs: Iterable[int], ys: Iterable[float]) -> Points:
+    return [(float(x), float(y)) for x, y in zip(xs, ys, strict=True)]
 
 
 def plot_of(course: Course, target: int) -> Picture | None:
     """Return the plot of a target, or None where there is nothing to draw."""
     curves = curves_of(course, target)
-    if not any(math.isfinite(y) for points in curves.series.values() for _, y in points):
+    if not curves.has_points:
         return None
     return line_plot(
         curves.series,
         curves.x_label,
         course.targets[target],
-        title=course.name,
-        faint=curves.faint,
         marks=[curves.mark],
+        bands=curves.bands,
+        x_labels=curves.x_labels,
     )
 
 
@@ -120,18 +137,3 @@ def picture_of(course: Course) -> Picture:
 def stacked(pictures: Sequence[Picture]) -> Picture:
     """Return pictures of one width, one below the other."""
     return np.concatenate(pictures) if pictures else np.full((1, 1, 3), 255, np.uint8)
-
-
-def page_of(course: Course) -> str:
-    """Return a page with a chart of every target, in one file without scripts or links to elsewhere."""
-    charts = []
-    for place, name in enumerate(course.targets):
-        curves = curves_of(course, place)
-        body = chart(curves.series, curves.x_label, may_be_log=False)
-        charts.append(f"<section><h2>{text(name)}</h2>{body or '<p>nothing was measured</p>'}</section>")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f"<title>{text(course.name)}</title><style>{STYLE}</style></head><body><main>"
-        f"<header><h1>{text(course.name)}</h1></header>{''.join(charts)}</main></body></html>\n"
-    )

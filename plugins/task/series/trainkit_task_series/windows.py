@@ -141,6 +141,11 @@ class Windows:
         return self.store.batch(self.starts.index_select(0, torch.tensor(indices)), self.context, self.horizon)
 
     @property
+    def groups(self) -> list[int] | None:
+        """Return the number of each window's series, or None before anything was learned."""
+        return None if self.store is None else self.store.places[self.starts, 0].tolist()
+
+    @property
     def ids(self) -> Ids:
         """Return the name of each window."""
         return Ids(self)
