@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 
 from .conformity import asked
@@ -109,20 +110,18 @@ def chosen(dataset: Dataset, count: int, most_groups: int) -> tuple[list[int], i
     groups = getattr(dataset, "groups", None)
     if groups is None:
         return spread(len(dataset), count), 0
-    members: dict[int, list[int]] = {}
-    for index, group in enumerate(groups):
-        members.setdefault(int(group), []).append(index)
-    names = sorted(members)
-    shown = [members[names[place]] for place in spread(len(names), most_groups)]
+    numbers, counts = np.unique(np.asarray(groups), return_counts=True)
+    members = np.split(np.argsort(groups, kind="stable"), counts.cumsum()[:-1])
+    shown = [members[place] for place in spread(len(members), most_groups)]
     count = max(count, len(shown))
     shares = [count // len(shown) + (place < count % len(shown)) for place in range(len(shown))]
     # The middle of a stretch: of a single sample of a group it is the middle of all.
     return [
-        indices[(2 * number + 1) * len(indices) // (2 * share)]
+        int(indices[(2 * number + 1) * len(indices) // (2 * share)])
         for indices, wanted in zip(shown, shares, strict=True)
         for share in [min(wanted, len(indices))]
         for number in range(share)
-    ], len(names)
+    ], len(numbers)
 
 
 def spread(length: int, count: int) -> list[int]:

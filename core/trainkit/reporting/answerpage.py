@@ -6,7 +6,7 @@ from base64 import b64encode
 
 from trainkit.contracts import Answer, Panel
 
-from .contactsheet import png
+from .contactsheet import is_plot, png
 from .reportpage import STYLE, text
 
 MOST_SHOWN = 200
@@ -14,6 +14,7 @@ SMALL = 160
 
 LAYOUT = """
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(240px, 100%), 1fr)); gap: 16px; }
+.panels.plots { grid-template-columns: repeat(auto-fit, minmax(min(520px, 100%), 1fr)); }
 figure.panel { padding: 12px 14px 14px; min-width: 0; }
 figure.panel img { display: block; max-width: 100%; max-height: 78vh; margin: auto; border: 1px solid var(--rule); }
 figure.panel img.small { width: 100%; max-width: 480px; image-rendering: pixelated; }
@@ -39,7 +40,8 @@ class AnswerPage:
         self._count += 1
         if self._count <= MOST_SHOWN:
             panels = "".join(map(_figure, answer.panels)) or '<p class="soft">nothing to look at</p>'
-            self._sections.append(f'<section><h2>{text(answer.name)}</h2><div class="panels">{panels}</div></section>')
+            look = "panels plots" if any(map(is_plot, answer.panels)) else "panels"
+            self._sections.append(f'<section><h2>{text(answer.name)}</h2><div class="{look}">{panels}</div></section>')
 
     def html(self) -> str:
         """Return the page; pictures stand in it, so that it can be moved or sent as it is."""

@@ -48,7 +48,7 @@ def sheet(rows: Sequence[Row]) -> Picture:
     """
     from PIL import Image, ImageDraw
 
-    wide = any(_is_plot(panel) for _, panels in rows for panel in panels)
+    wide = any(is_plot(panel) for _, panels in rows for panel in panels)
     cell = WIDE_CELL if wide else CELL
     longest = max((len(panels) for _, panels in rows), default=1)
     columns = min(longest, WIDE_ACROSS) if wide else longest
@@ -92,7 +92,8 @@ def _lines(row: Row, cell: int, columns: int) -> list[_Line]:
     return [_Line(title, drawn[first:columns]), *rest]
 
 
-def _is_plot(panel: Panel) -> bool:
+def is_plot(panel: Panel) -> bool:
+    """Return whether a panel is a plot, with letters to read, rather than a photograph or a text."""
     return not isinstance(panel.content, str) and panel.content.shape[1] >= PLOT_WIDTH
 
 

@@ -100,7 +100,7 @@ def _answer(course: Course, insight: Insight | None, scaled_by_itself: bool) -> 
         "start": stamp(course.start),
         "times": [stamp(int(time)) for time in course.times[len(course.past) :]],
         "targets": {
-            name: {"forecast": course.forecast[:, place].tolist()} | _quantiles(course, place)
+            name: {"forecast": numbers(course.forecast[:, place])} | _quantiles(course, place)
             for place, name in enumerate(course.targets)
         },
     }
@@ -151,20 +151,29 @@ def _quantiles(course: Course, target: int) -> dict[str, Any]:
     if course.quantiles is None:
         return {}
     levels = enumerate(course.levels)
-    return {"quantiles": {f"{level:g}": course.quantiles[:, target, place].tolist() for place, level in levels}}
+    return {"quantiles": {f"{level:g}": numbers(course.quantiles[:, target, place]) for place, level in levels}}
 
 
 def frame_of(course: Course) -> pl.DataFrame:
-    """Return a forecast as a table: a row for each time and target, a column for each level."""
+    """Return a forecast as a table: a row for each time and target, a column for each level.
+
+    It names its series, so that the tables of several can be put together. Forecasts are float32, as they are computed.
+    """
     assert course.forecast is not None
     horizon, targets = course.forecast.shape
     times = course.times[len(course.past) :]
     columns: dict[str, Any] = {
+        "series": [course.name] * horizon * targets,
         "time": pl.Series(np.repeat(times, targets)).cast(pl.Datetime("us")),
         "target": list(course.targets) * horizon,
-        "forecast": course.forecast.reshape(-1),
+        "forecast": course.forecast.reshape(-1).astype(np.float32),
     }
     if course.quantiles is not None:
-        by_level = course.quantiles.reshape(-1, len(course.levels))
+        by_level = course.quantiles.reshape(-1, len(course.levels)).astype(np.float32)
         columns |= {f"q{level:g}": by_level[:, place] for place, level in enumerate(course.levels)}
     return pl.DataFrame(columns)
+
+
+def numbers(values: np.ndarray) -> list[float]:
+    """Return values as JSON has them: as many digits as float32 has."""
+    return [float(f"{value:.7g}") for value in values.tolist()]

@@ -24,7 +24,7 @@ def page_of(course: Course, panels: Sequence[Panel] = ()) -> str:
         curves = curves_of(course, place)
         body = chart(curves.series, curves.x_label, may_be_log=False, bands=curves.bands, x_labels=curves.x_labels)
         charts.append(f"<figure><h3>{text(name)}</h3>{body or '<p>nothing was measured</p>'}</figure>")
-    more = "".join(f"<figure><h3>{text(panel.title)}</h3>{_content(panel)}</figure>" for panel in panels)
+    charts += [f"<figure><h3>{text(panel.title)}</h3>{_content(panel)}</figure>" for panel in panels]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -32,8 +32,7 @@ def page_of(course: Course, panels: Sequence[Panel] = ()) -> str:
         "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
         f"<title>{text(course.name)}</title><style>{STYLE}</style></head><body><main>"
         f'<header><h1>{text(course.name)}</h1><p class="soft">{text(curves_of(course, 0).x_label)}</p></header>'
-        f'<section><div class="charts">{"".join(charts)}</div></section>'
-        f"{f'<section>{more}</section>' if more else ''}</main></body></html>\n"
+        f'<section><div class="charts">{"".join(charts)}</div></section></main></body></html>\n'
     )
 
 

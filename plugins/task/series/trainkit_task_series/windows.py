@@ -141,9 +141,9 @@ class Windows:
         return self.store.batch(self.starts.index_select(0, torch.tensor(indices)), self.context, self.horizon)
 
     @property
-    def groups(self) -> list[int] | None:
+    def groups(self) -> Ints | None:
         """Return the number of each window's series, or None before anything was learned."""
-        return None if self.store is None else self.store.places[self.starts, 0].tolist()
+        return None if self.store is None else self.store.places[self.starts, 0].numpy()
 
     @property
     def ids(self) -> Ids:
