@@ -291,6 +291,7 @@ class Metric(Protocol):
     """Sum over batches, then compute.
 
     The parameters of `update` name what is read; `compute` gives a number or a mapping, its first entry the main value.
+    Names in it have a structure that tables follow: FIGURE, FIGURE/PART, FIGURE/step-NUMBER and FIGURE/GROUP/PART.
     """
 
     higher_is_better: bool

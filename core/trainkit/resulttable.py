@@ -62,7 +62,8 @@ def place_of(name: str) -> Place:
     """Return where a value belongs, by its name without the split."""
     metric, *rest = name.split("/")
     if metric == LOSS and rest:
-        return Place(LOSS, "", PART, "/".join(rest))
+        # A name of data, as a column in KB/s, may have a slash; metrics write an underscore for it.
+        return Place(LOSS, "", PART, "_".join(rest))
     if len(rest) < 2:
         return Place(metric, *rest)
     figure, group, *parts = rest

@@ -60,6 +60,13 @@ def test_parts_have_rows_with_the_loss_and_the_baselines():
     assert by_part(RESULTS, "train") == []
 
 
+def test_a_slash_in_the_name_of_a_part_of_the_loss_is_none():
+    results = {"model": {"val/loss/disk [KB/s]": 1.0, "val/error": 2.0, "val/error/mae/disk [KB_s]": 3.0}}
+    (table,) = by_part(results, "val")
+    assert table.rows == (("disk [KB_s]", ("1.0000", "3.0000")),)
+    assert [label for label, _ in overall(results).rows] == ["error (mae)"]
+
+
 def test_the_split_that_says_most():
     assert last_split(RESULTS) == "test"
     assert last_split({"model": {"train/loss": 1, "val/loss": 1}}) == "val"
