@@ -81,8 +81,6 @@ def curves_of(course: Course, target: int) -> Curves:
     # What lies ahead begins where the past ends, so that the eye follows it.
     ahead = range(-1, horizon)
     series = {"past": _points(range(-shown, 0), past)}
-    if np.isfinite(truth).any():
-        series["truth"] = _points(ahead, [past[-1], *truth])
     bands: dict[str, Band] = {}
     if course.forecast is not None:
         series["forecast"] = _points(ahead, [past[-1], *course.forecast[:, target]])
@@ -90,6 +88,9 @@ def curves_of(course: Course, target: int) -> Curves:
         for low, high in bands_of(len(course.levels)):
             bounds = [_points(ahead, [past[-1], *course.quantiles[:, target, place]]) for place in (low, high)]
             bands[f"{course.levels[low]:g} to {course.levels[high]:g}"] = Band("forecast", *bounds)
+    # Last, so that the forecast has one colour whether the truth is known or not.
+    if np.isfinite(truth).any():
+        series["truth"] = _points(ahead, [past[-1], *truth])
     times = course.times[len(course.past) - shown :]
     mark = Mark(0.0, "forecast" if course.forecast is not None else "horizon")
     return Curves(series, bands, span_of(times), time_labels(times, -shown), mark)
