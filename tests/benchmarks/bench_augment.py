@@ -9,9 +9,9 @@ installed is left out.
 
 The peers are no dependencies of the project. To have them beside it, and out of its way:
 
-    pip install --target /tmp/peers --no-deps albumentations==2.0.8 albucore==0.0.24 stringzilla simsimd scipy \
+    pip install --target peers --no-deps albumentations==2.0.8 albucore==0.0.24 stringzilla simsimd scipy \
         kornia==0.9.0 kornia_rs
-    PYTHONPATH=/tmp/peers python tests/benchmarks/bench_augment.py
+    PYTHONPATH=peers python tests/benchmarks/bench_augment.py
 """
 
 from __future__ import annotations

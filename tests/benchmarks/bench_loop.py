@@ -11,10 +11,10 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import torch
+from baretask import BareTask
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from trainkit.compose import compose
@@ -72,50 +72,15 @@ def by_hand(model: nn.Module, batches: Any) -> float:
     return time.perf_counter() - started
 
 
-class MlpTask:
-    """Give the MLP and its data to trainkit."""
-
-    gives = frozenset({"input", "labels", "logits"})
-    predicts: frozenset[str] = frozenset()
-    sample_keys: frozenset[str] = frozenset()
-    defaults: Mapping[str, Any] = {"metric": [], "callback": ["no:tensorboard"]}
-    collate = None
-
-    def read(self, data: Any, seed: int) -> Splits:
-        """Return the tensors."""
-        del data, seed
-        inputs, labels = make_data()
-        return Splits(TensorData({"input": inputs, "labels": labels}), source="random tensors")
-
-    def fit(self, train: Any) -> None:
-        """Learn nothing."""
-        del train
-
-    def build_model(self) -> nn.Module:
-        """Return the MLP."""
-        return make_model()
-
-    def predict(self, model: nn.Module, batch: Any, outputs: Any) -> dict[str, Any]:
-        """Return nothing: no metric asks."""
-        del model, batch, outputs
-        return {}
-
-    def baselines(self) -> dict[str, Any]:
-        """Return none."""
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: nothing was learned from the data."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back nothing."""
-        del state
+def make_splits() -> Splits:
+    """Return the data as trainkit takes it."""
+    inputs, labels = make_data()
+    return Splits(TensorData({"input": inputs, "labels": labels}), source="random tensors")
 
 
 def by_trainkit(loss: Any) -> float:
     """Train by trainkit, on its own batches; return the seconds of the loop."""
-    live = {"live:task": MlpTask(), "live:loss": loss}
+    live = {"live:task": BareTask(make_splits, make_model, "input", "labels", "logits"), "live:loss": loss}
     settings = {
         "task": "live:task",
         "strategy": "baseline",

@@ -23,8 +23,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytorch_optimizer
 import torch
 from torch import Tensor, nn
-from trainkit.optim import ElementwiseOptimizer, ScaledOptimizer
+from trainkit.optim import ElementwiseOptimizer
 from trainkit.registry import Registry
+from trainkit.testing.elementwise import follow_formula, take_steps
 from transformers.optimization import Adafactor as TransformersAdafactor
 
 Params = list[nn.Parameter]
@@ -217,24 +218,6 @@ def print_memory(names: list[str]) -> None:
         )
 
 
-def by_formula(optimizer: Any, params: Params, gradients: list[list[Tensor]]) -> list[Tensor]:
-    """Return where the plain formula of an optimizer comes to, one tensor after the other."""
-    (group,) = optimizer.param_groups
-    found = []
-    for number, param in enumerate(params):
-        p = param.detach().clone()
-        moments = [optimizer.initial(name, param) for name in optimizer.moments]
-        for step, row in enumerate(gradients):
-            coefficients = [torch.tensor(value, dtype=p.dtype) for value in optimizer.coefficients(group, step + 1)]
-            result, *moments = type(optimizer).formula(p, row[number], *moments, *coefficients)
-            if isinstance(optimizer, ScaledOptimizer):
-                factor = optimizer.lengths(group, step + 1, p.norm().reshape(1), result.norm().reshape(1))
-                result = p - factor * result
-            p = result
-        found.append(p)
-    return found
-
-
 def print_equality(names: list[str]) -> None:
     """Print the largest distance of a weight from the plain formula's, in shares of the tensor's largest weight."""
     shapes = [(5,), (16,), (8, 8), (3, 4), (7, 4), (70_001,), (300, 200)]
@@ -251,11 +234,12 @@ def print_equality(names: list[str]) -> None:
                 continue
             generator = torch.Generator().manual_seed(1)
             rows = [[torch.randn(p.shape, generator=generator) for p in params] for _ in range(STEPS)]
-            expected = by_formula(optimizer, params, rows)
-            for row in rows:
-                for p, gradient in zip(params, row, strict=True):
-                    p.grad = gradient
-                optimizer.step()
+
+            def gradient(p: Tensor, step: int, number: int, rows: list[list[Tensor]] = rows) -> Tensor:
+                return rows[step][number]
+
+            expected = follow_formula(optimizer, params, STEPS, gradient)
+            take_steps(optimizer, params, STEPS, gradient=gradient)
             apart = [(p.detach() - e).abs().max() / e.abs().max() for p, e in zip(params, expected, strict=True)]
             cells.append(f"{max(float(value) for value in apart):.1e}")
         if len(cells) > 1:

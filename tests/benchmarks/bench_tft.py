@@ -6,8 +6,8 @@ own and they step in turn, a few steps a round; the ratios are medians of those 
 counts; on a machine that does other work, too, the CPU time of the process says more. `over imports` is the peak of
 the resident memory less what it was before the model and its data were made.
 
-    pip install --target /tmp/peers pytorch-forecasting==1.8.0 lightning==2.6.6
-    PYTHONPATH=/tmp/peers python tests/benchmarks/bench_tft.py [ROUNDS]
+    pip install --target peers pytorch-forecasting==1.8.0 lightning==2.6.6
+    PYTHONPATH=peers python tests/benchmarks/bench_tft.py [ROUNDS]
 
 Without pytorch-forecasting, trainkit's contestants run alone. What pytorch-forecasting is given: every variable that
 ours has, its relative time index, and its statics (the server, the scale of the target, the length of the past). Its

@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from pydoc_data.topics import topics
 
 import torch
+from baretask import BareTask
 from torch import Tensor, nn
 from trainkit import hookimpl
 from trainkit.compose import compose
@@ -104,45 +105,10 @@ def windows() -> tuple[TensorData, TensorData]:
     )
 
 
-class ByteTask:
-    """Give the language model and its text to trainkit."""
-
-    gives = frozenset({"input_ids", "labels", "logits"})
-    predicts: frozenset[str] = frozenset()
-    sample_keys: frozenset[str] = frozenset()
-    defaults: Mapping[str, Any] = {"metric": [], "callback": ["no:tensorboard"]}
-    collate = None
-
-    def read(self, data: Any, seed: int) -> Splits:
-        """Return the windows."""
-        del data, seed
-        train_rows, held = windows()
-        return Splits(train_rows, held, source="Python's help topics")
-
-    def fit(self, train: Any) -> None:
-        """Learn nothing."""
-        del train
-
-    def build_model(self) -> nn.Module:
-        """Return the language model."""
-        return ByteModel()
-
-    def predict(self, model: nn.Module, batch: Any, outputs: Any) -> dict[str, Any]:
-        """Return nothing: no metric asks."""
-        del model, batch, outputs
-        return {}
-
-    def baselines(self) -> dict[str, Any]:
-        """Return none."""
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing: nothing was learned from the data."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back nothing."""
-        del state
+def make_splits() -> Splits:
+    """Return the windows as trainkit takes them."""
+    train_rows, held = windows()
+    return Splits(train_rows, held, source="Python's help topics")
 
 
 class Curve:
@@ -180,7 +146,11 @@ def learn(name: str, rate: float, seed: int) -> list[tuple[float, float]]:
         "seed": seed,
     }
     run = compose(
-        make_draft([layer_of(settings, "benchmark")], registry, {"live:task": ByteTask()}),
+        make_draft(
+            [layer_of(settings, "benchmark")],
+            registry,
+            {"live:task": BareTask(make_splits, ByteModel, "input_ids", "labels", "logits")},
+        ),
         None,
         [("c", curve := Curve())],
     )

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import unittest
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 from unittest.mock import patch
 
@@ -23,6 +23,7 @@ from .optimizer import OptimizerConformance
 
 SHAPES = [(3,), (4, 5), (), (17,), (4, 6), (41_000,), (130, 150)]
 TRANSPOSED = (6, 8)
+Gradient = Callable[[Tensor, int, int], Tensor]
 
 
 class ElementwiseConformance(OptimizerConformance):
@@ -48,7 +49,7 @@ class ElementwiseConformance(OptimizerConformance):
         params = _tensors()
         optimizer = self.elementwise(params)
         expected = follow_formula(self.elementwise(_tensors()), _tensors(), 50)
-        _run(optimizer, params, 50)
+        take_steps(optimizer, params, 50)
         kinds = {type(block) for layout in optimizer._layouts for block in layout.blocks}
         assert kinds == {FlatBlock, WholeBlock, ListBlock}
         _assert_close(params, expected, 1e-6)
@@ -58,7 +59,7 @@ class ElementwiseConformance(OptimizerConformance):
         for dtype in (torch.bfloat16, torch.float16):
             params = _tensors(dtype)
             optimizer = self.elementwise(params)
-            _run(optimizer, params, 10)
+            take_steps(optimizer, params, 10)
             _assert_close(params, follow_formula(self.elementwise(_tensors(dtype)), _tensors(dtype), 10), 1e-3)
             assert all(optimizer.state[p][name].dtype == torch.float32 for p in params for name in optimizer.moments)
 
@@ -66,15 +67,15 @@ class ElementwiseConformance(OptimizerConformance):
         """The moments of a float32 parameter take `state_bytes`."""
         point = nn.Parameter(torch.ones(100))
         optimizer = self.elementwise([point])
-        _run(optimizer, [point], 1)
+        take_steps(optimizer, [point], 1)
         held = sum(value.nbytes for name, value in optimizer.state[point].items() if name != "step")
         assert held == 100 * self.state_bytes
 
-    def test_maximize_turns_the_gradient(self) -> None:
+    def test_maximize_turns_thegradient_of(self) -> None:
         """With `maximize` it moves as it does along the opposite gradients without."""
         up, down = _tensors(), _tensors()
-        _run(self.elementwise(up, maximize=True), up, 3)
-        _run(self.elementwise(down), down, 3, sign=-1.0)
+        take_steps(self.elementwise(up, maximize=True), up, 3)
+        take_steps(self.elementwise(down), down, 3, sign=-1.0)
         _assert_close(up, down, 1e-6)
 
     def test_takes_a_tensor_as_its_rate(self) -> None:
@@ -83,8 +84,8 @@ class ElementwiseConformance(OptimizerConformance):
         first, second = self.elementwise(number), self.elementwise(tensor)
         first.param_groups[0]["lr"] = 0.25
         second.param_groups[0]["lr"] = torch.tensor(0.25)
-        _run(first, number, 2)
-        _run(second, tensor, 2)
+        take_steps(first, number, 2)
+        take_steps(second, tensor, 2)
         _assert_close(number, tensor, 0.0)
 
     def test_what_starts_late_counts_its_own_steps(self) -> None:
@@ -92,7 +93,7 @@ class ElementwiseConformance(OptimizerConformance):
         first, late, alone = (nn.Parameter(torch.linspace(-1.0, 1.0, 7)) for _ in range(3))
         together, single = self.elementwise([first, late]), self.elementwise([alone])
         for step in range(6):
-            gradient = _gradient(first, step, 0)
+            gradient = gradient_of(first, step, 0)
             first.grad = gradient
             if step >= 3:
                 late.grad, alone.grad = gradient.clone(), gradient.clone()
@@ -114,17 +115,32 @@ class ElementwiseConformance(OptimizerConformance):
         if not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
             raise unittest.SkipTest("there is no C++ compiler (g++ or clang++)")
         eager, compiled = _tensors(), _tensors()
-        _run(self.elementwise(eager), eager, 5)
+        take_steps(self.elementwise(eager), eager, 5)
         with tempfile.TemporaryDirectory() as home, patch.dict(os.environ, {"TRAINKIT_HOME": home}):
-            _run(self.elementwise(compiled, compiled=True), compiled, 5)
+            take_steps(self.elementwise(compiled, compiled=True), compiled, 5)
             assert os.listdir(os.path.join(home, "kernels")), "nothing was compiled"
         compiled_update.cache_clear()
         compiled_direction.cache_clear()
         _assert_close(compiled, eager, 1e-6)
 
 
-def follow_formula(optimizer: ElementwiseOptimizer, params: Sequence[Tensor], steps: int) -> list[Tensor]:
-    """Return where parameters come to by an optimizer's formula alone, tensor by tensor, rounded once a step."""
+def gradient_of(param: Tensor, step: int, number: int) -> Tensor:
+    """Return a gradient of a parameter, drawn anew for each step and each number of a parameter."""
+    generator = torch.Generator().manual_seed(1000 * step + number)
+    return (0.1 * torch.randn(param.shape, generator=generator)).to(param.dtype)
+
+
+def follow_formula(
+    optimizer: ElementwiseOptimizer, params: Sequence[Tensor], steps: int, gradient: Gradient = gradient_of
+) -> list[Tensor]:
+    """Return where parameters come to by an optimizer's formula alone, tensor by tensor, rounded once a step.
+
+    Args:
+        optimizer: whose formula; it has one group.
+        params: where they begin.
+        steps: how many.
+        gradient: of a parameter at a step, from 0, by its number.
+    """
     (group,) = optimizer.param_groups
     found = []
     for number, param in enumerate(params):
@@ -133,7 +149,7 @@ def follow_formula(optimizer: ElementwiseOptimizer, params: Sequence[Tensor], st
         moments = [optimizer.initial(name, param) for name in optimizer.moments]
         for step in range(1, steps + 1):
             numbers = [torch.tensor(value, dtype=full) for value in optimizer.coefficients(group, step)]
-            g = _gradient(param, step - 1, number).to(full)
+            g = gradient(param, step - 1, number).to(full)
             new, *moments = type(optimizer).formula(p.to(full), g, *moments, *numbers)
             if isinstance(optimizer, ScaledOptimizer):
                 new = _scaled(optimizer, group, step, p.to(full), new)
@@ -156,15 +172,17 @@ def _tensors(dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
     return [nn.Parameter(value.to(dtype)) for value in values]
 
 
-def _gradient(param: Tensor, step: int, number: int) -> Tensor:
-    generator = torch.Generator().manual_seed(1000 * step + number)
-    return (0.1 * torch.randn(param.shape, generator=generator)).to(param.dtype)
-
-
-def _run(optimizer: torch.optim.Optimizer, params: Sequence[Tensor], steps: int, sign: float = 1.0) -> None:
+def take_steps(
+    optimizer: torch.optim.Optimizer,
+    params: Sequence[Tensor],
+    steps: int,
+    sign: float = 1.0,
+    gradient: Gradient = gradient_of,
+) -> None:
+    """Let an optimizer take steps along the gradients that `follow_formula` follows, or along their opposites."""
     for step in range(steps):
         for number, p in enumerate(params):
-            p.grad = sign * _gradient(p, step, number)
+            p.grad = sign * gradient(p, step, number)
         optimizer.step()
 
 

@@ -24,6 +24,23 @@ if TYPE_CHECKING:
 RATES = (1.0, 0.1)
 
 
+def optimizer(*rates: float) -> torch.optim.Optimizer:
+    """Return an optimizer with a group for each rate, one of rate 1 if none is given."""
+    rates = rates or (1.0,)
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates]
+    return torch.optim.SGD(groups, lr=rates[0])
+
+
+def rates(scheduler: torch.optim.lr_scheduler.LRScheduler, steps: int) -> list[float]:
+    """Return the rate of the first group before each of so many steps; the scheduler makes them."""
+    found = []
+    for _ in range(steps):
+        found.append(scheduler.optimizer.param_groups[0]["lr"])
+        scheduler.optimizer.step()
+        scheduler.step()
+    return found
+
+
 class SchedulerConformance(ComponentConformance):
     """Check a scheduler.
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torch.optim import lr_scheduler
 from trainkit.config import NULL_SCHEDULER
 from trainkit.testing import SchedulerConformance
+from trainkit.testing.scheduler import optimizer, rates
 from trainkit_scheduler_constant.constant import Constant
 
 
@@ -15,19 +15,6 @@ class TestConstant(SchedulerConformance):
 class TestConstantAfterWarmup(SchedulerConformance):
     component = "constant"
     options = {"warmup": 0.25}
-
-
-def optimizer(lr=1.0):
-    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
-
-
-def rates(scheduler, steps):
-    found = []
-    for _ in range(steps):
-        found.append(scheduler.optimizer.param_groups[0]["lr"])
-        scheduler.optimizer.step()
-        scheduler.step()
-    return found
 
 
 def test_is_the_scheduler_that_the_core_takes_for_none():

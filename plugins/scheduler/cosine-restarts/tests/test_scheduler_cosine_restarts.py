@@ -3,10 +3,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-import torch
 from torch.optim import lr_scheduler
 from trainkit import UsageError
 from trainkit.testing import SchedulerConformance
+from trainkit.testing.scheduler import optimizer, rates
 from trainkit_scheduler_cosine_restarts.cosine_restarts import (
     CosineRestarts,
     cosine_restarts,
@@ -22,19 +22,6 @@ class TestCosineRestarts(SchedulerConformance):
 class TestCosineRestartsOfOneLength(SchedulerConformance):
     component = "cosine-restarts"
     options = {"first_cycle": 7, "cycle_factor": 1, "warmup": 0}
-
-
-def optimizer(*rates):
-    return torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in rates or [1.0]])
-
-
-def rates(scheduler, steps):
-    found = []
-    for _ in range(steps):
-        found.append(scheduler.optimizer.param_groups[0]["lr"])
-        scheduler.optimizer.step()
-        scheduler.step()
-    return found
 
 
 @pytest.mark.parametrize(

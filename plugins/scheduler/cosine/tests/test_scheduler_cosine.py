@@ -3,9 +3,9 @@ from __future__ import annotations
 import math
 
 import pytest
-import torch
 from torch.optim import lr_scheduler
 from trainkit.testing import SchedulerConformance
+from trainkit.testing.scheduler import optimizer, rates
 from trainkit_scheduler_cosine.cosine import Cosine, cosine
 
 
@@ -16,19 +16,6 @@ class TestCosine(SchedulerConformance):
 class TestCosineWithoutWarmup(SchedulerConformance):
     component = "cosine"
     options = {"warmup": 0, "floor": 0.0}
-
-
-def optimizer(lr=1.0):
-    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
-
-
-def rates(scheduler, steps):
-    found = []
-    for _ in range(steps):
-        found.append(scheduler.optimizer.param_groups[0]["lr"])
-        scheduler.optimizer.step()
-        scheduler.step()
-    return found
 
 
 @pytest.mark.parametrize(("step", "factor"), [(0, 0), (5, 0.5), (10, 1), (60, 0.5), (110, 0), (200, 0)])

@@ -3,10 +3,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-import torch
 from torch.optim import lr_scheduler
 from trainkit import UsageError
 from trainkit.testing import SchedulerConformance
+from trainkit.testing.scheduler import optimizer, rates
 from trainkit_scheduler_exponential.exponential import Exponential, exponential
 
 
@@ -17,19 +17,6 @@ class TestExponential(SchedulerConformance):
 class TestExponentialWithGamma(SchedulerConformance):
     component = "exponential"
     options = {"gamma": 0.8, "floor": 0.0, "warmup": 0}
-
-
-def optimizer(lr=1.0):
-    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
-
-
-def rates(scheduler, steps):
-    found = []
-    for _ in range(steps):
-        found.append(scheduler.optimizer.param_groups[0]["lr"])
-        scheduler.optimizer.step()
-        scheduler.step()
-    return found
 
 
 def test_known_values():

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torch.optim import lr_scheduler
 from trainkit.testing import SchedulerConformance
+from trainkit.testing.scheduler import optimizer, rates
 from trainkit_scheduler_linear.linear import Linear, linear
 
 
@@ -14,19 +14,6 @@ class TestLinear(SchedulerConformance):
 class TestLinearToAFloor(SchedulerConformance):
     component = "linear"
     options = {"warmup": 0.2, "floor": 0.2, "start": 0.1}
-
-
-def optimizer(lr=1.0):
-    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
-
-
-def rates(scheduler, steps):
-    found = []
-    for _ in range(steps):
-        found.append(scheduler.optimizer.param_groups[0]["lr"])
-        scheduler.optimizer.step()
-        scheduler.step()
-    return found
 
 
 @pytest.mark.parametrize(("step", "factor"), [(0, 0), (5, 0.5), (10, 1), (60, 0.5), (110, 0), (200, 0)])

@@ -8,7 +8,6 @@ import random
 import signal
 
 import pytest
-import torch
 from torch.optim import lr_scheduler
 from trainkit import UsageError, hookimpl
 from trainkit.api import Request, preview, resume, start
@@ -16,6 +15,7 @@ from trainkit.checkpoint import Checkpoints
 from trainkit.contracts import Splits
 from trainkit.rundir import rows
 from trainkit.testing import SchedulerConformance
+from trainkit.testing.scheduler import optimizer
 from trainkit.testing.tiny import Stage, TinyTask, tiny_request, tiny_run
 from trainkit_scheduler_plateau.plateau import Plateau, improves
 
@@ -27,10 +27,6 @@ class TestPlateau(SchedulerConformance):
 class TestPlateauWithWarmup(SchedulerConformance):
     component = "plateau"
     options = {"warmup": 0.2, "patience": 1, "cooldown": 2, "factor": 0.5, "floor": 0.1}
-
-
-def optimizer(lr=1.0):
-    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
 
 
 def rate(scheduler):

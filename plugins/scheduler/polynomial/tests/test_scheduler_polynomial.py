@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torch.optim import lr_scheduler
 from trainkit.testing import SchedulerConformance
+from trainkit.testing.scheduler import optimizer, rates
 from trainkit_scheduler_polynomial.polynomial import Polynomial, polynomial
 
 
@@ -14,19 +14,6 @@ class TestPolynomial(SchedulerConformance):
 class TestPolynomialOfASmallPower(SchedulerConformance):
     component = "polynomial"
     options = {"power": 0.9, "warmup": 0, "floor": 0.1}
-
-
-def optimizer(lr=1.0):
-    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
-
-
-def rates(scheduler, steps):
-    found = []
-    for _ in range(steps):
-        found.append(scheduler.optimizer.param_groups[0]["lr"])
-        scheduler.optimizer.step()
-        scheduler.step()
-    return found
 
 
 def test_known_values():

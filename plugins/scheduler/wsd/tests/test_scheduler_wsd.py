@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from trainkit import UsageError
 from trainkit.testing import SchedulerConformance
+from trainkit.testing.scheduler import optimizer, rates
 from trainkit_scheduler_wsd.wsd import SHAPES, WSD, stable_decay
 
 
@@ -14,19 +14,6 @@ class TestWSD(SchedulerConformance):
 class TestWSDThatDecaysFromTheStart(SchedulerConformance):
     component = "wsd"
     options = {"warmup": 0, "decay": 0.99, "shape": "cosine", "floor": 0.05}
-
-
-def optimizer(lr=1.0):
-    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
-
-
-def rates(scheduler, steps):
-    found = []
-    for _ in range(steps):
-        found.append(scheduler.optimizer.param_groups[0]["lr"])
-        scheduler.optimizer.step()
-        scheduler.step()
-    return found
 
 
 @pytest.mark.parametrize(
