@@ -78,7 +78,7 @@ class Learned:
         )
         columns = [schema.targets.index(name) for name in relative]
         scaling = with_relative(scaling, panel, train, columns, horizon)
-        seen = sorted(set(panel.series[train].tolist()))
+        seen = np.unique(panel.series[train]).tolist()
         words, reals = [], []
         for place in range(len(schema.statics)):
             values = [panel.statics[number][place] for number in seen]

@@ -103,8 +103,6 @@ class Scaling:
             season: steps of a season.
             targets: how many of the first columns are targets.
         """
-        pooled_loc, pooled_scale = location_and_scale(values[train], method)
-        pooled_loc = np.nan_to_num(pooled_loc)
         locs, scales, errors, known = [], [], [], []
         order = np.argsort(series, kind="stable")
         ends = np.searchsorted(series[order], np.arange(len(names) + 1))
@@ -113,12 +111,16 @@ class Scaling:
             rows = rows[train[rows]]
             mine = values[rows]
             loc, scale = location_and_scale(mine, method) if len(rows) else (np.full(values.shape[1], np.nan),) * 2
-            there = np.isfinite(loc)
-            locs.append(np.where(there, loc, pooled_loc))
-            scales.append(np.where(there, scale, pooled_scale))
-            known.append(bool(there[:targets].any()))
+            locs.append(loc)
+            scales.append(scale)
+            known.append(bool(np.isfinite(loc[:targets]).any()))
             errors.append(season_error(values[:, :targets], rows[follows[rows]], season))
-        return cls(tuple(names), np.stack(locs), np.stack(scales), np.stack(errors), tuple(known), method)
+        loc, scale = np.stack(locs), np.stack(scales)
+        there = np.isfinite(loc)
+        if not there.all():
+            pooled_loc, pooled_scale = location_and_scale(values[train], method)
+            loc, scale = np.where(there, loc, np.nan_to_num(pooled_loc)), np.where(there, scale, pooled_scale)
+        return cls(tuple(names), loc, scale, np.stack(errors), tuple(known), method)
 
     def state_dict(self) -> dict[str, Any]:
         """Return it as JSON."""

@@ -130,6 +130,8 @@ def windows_of(panel: Panel, part: Part, context: int, horizon: int, stride: int
         run = np.maximum.accumulate(np.where(anew, starts, 0))
         starts = starts[(starts - run) % stride == 0]
     measured = np.isfinite(panel.values[:, :targets]).any(axis=1)
+    if measured.all():
+        return starts
     total = np.concatenate([[0], np.cumsum(measured)])
     past = total[starts] - total[starts - context]
     future = total[starts + horizon] - total[starts]
