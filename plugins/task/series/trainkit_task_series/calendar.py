@@ -36,7 +36,7 @@ def calendar_features(times: Times, chosen: Sequence[Calendar]) -> np.ndarray[An
             columns += _circle(weekday / WEEK) if name == "weekday" else [np.where(weekday >= 5, 1.0, 0.0)]
     if not columns:
         return np.zeros((*times.shape, 0), np.float32)
-    return np.stack(columns, axis=-1).astype(np.float32)
+    return np.stack(columns, axis=-1).astype(np.float32, copy=False)
 
 
 def _circle(turn: np.ndarray) -> list[np.ndarray]:

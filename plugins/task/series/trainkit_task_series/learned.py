@@ -78,7 +78,7 @@ class Learned:
         )
         columns = [schema.targets.index(name) for name in relative]
         scaling = with_relative(scaling, panel, train, columns, horizon)
-        seen = np.unique(panel.series[train]).tolist()
+        seen = np.flatnonzero(np.bincount(panel.series[train])).tolist()
         words, reals = [], []
         for place in range(len(schema.statics)):
             values = [panel.statics[number][place] for number in seen]
@@ -149,8 +149,11 @@ class Learned:
         # What is relative is scaled window by window.
         columns = self.relative_columns
         scaled[:, columns] = panel.values[:, columns]
-        rows = np.where(measured, scaled, 0.0).astype(np.float32)
         calendar = calendar_features(panel.times, self.calendar)
+        count = scaled.shape[1]
+        rows = np.empty((len(panel), count + calendar.shape[1]), np.float32)
+        rows[:, :count] = np.where(measured, scaled, 0.0)
+        rows[:, count:] = calendar
         first = np.searchsorted(panel.series, np.arange(len(panel.names)))
         facts = np.stack([scaling.loc[:, :targets], scaling.scale[:, :targets], scaling.season_error], axis=1)
         places = np.stack([panel.series, np.arange(len(panel)) - first[panel.series], panel.times], axis=1)
@@ -159,7 +162,7 @@ class Learned:
         relative[columns] = True
         return Store(
             self.layout,
-            torch.from_numpy(np.ascontiguousarray(np.concatenate([rows, calendar], axis=1))),
+            torch.from_numpy(rows),
             None if mask.all() else torch.from_numpy(np.ascontiguousarray(mask)),
             torch.from_numpy(places),
             torch.from_numpy(facts.astype(np.float32)),
