@@ -359,3 +359,20 @@ def test_repaired_prices_are_those_of_the_repaired_file(path):
     assert near.all()
     adjusted = cleaned.frame["adj_close"].to_numpy() / fixed[0].frame["adj_close"].to_numpy()
     np.testing.assert_allclose(adjusted, 1, atol=0.01)
+
+
+def test_of_two_files_of_a_symbol_that_contradict_each_other_the_longer_one_is_kept(tmp_path):
+    rows = [f"2020-01-{day:02},{day},{day + 1},{day - 0.5},{day},100,X" for day in range(6, 25)]
+    head = "date,open,high,low,close,volume,symbol"
+    (tmp_path / "a.csv").write_text("\n".join([head, *rows]) + "\n")
+    (tmp_path / "b.csv").write_text("\n".join([head, *rows[:9]]) + "\n")
+    wrong = [f"2020-01-{day:02},{2 * day},{2 * day + 1},{2 * day - 0.5},{2 * day},100,X" for day in range(6, 15)]
+    (tmp_path / "c.csv").write_text("\n".join([head, *wrong]) + "\n")
+    tables, _ = read_tables([tmp_path])
+    bars, _ = read_bars(tables)
+    kept, remarks = clean(bars)
+    assert [some.name for some in kept] == ["a.csv", "b.csv"]
+    found = [remark for remark in remarks if remark.rule == "two sources"]
+    assert [(remark.name, remark.text) for remark in found] == [
+        ("c.csv", "the closes of X in a.csv are others on 9 of 9 days")
+    ]

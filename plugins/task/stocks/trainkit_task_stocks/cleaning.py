@@ -29,6 +29,7 @@ BAR_RULES = {
 MISSING_RULES = ("not a number", "not above 0", "negative volume")
 MOST_PASSES = 5
 LEFT_OUT = "left out"
+ABOUT_EQUAL = 0.01
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def clean(
     """
     limits = limits or Limits()
     kept, remarks = without_twins(bars)
+    kept, said = without_rivals(kept)
+    remarks += said
     cleaned = []
     for some in kept:
         result, said = clean_symbol(some, "drop" if policy == "raise" else policy, limits)
@@ -118,6 +121,26 @@ def without_twins(bars: Sequence[Bars]) -> tuple[list[Bars], list[Remark]]:
             f"{some.symbol} has the prices of {twin.symbol} in {twin.name}, all {len(some)} rows: one of them is wrong"
         )
         remarks.append(Remark("same prices", some.name, text, f"{some.symbol} {LEFT_OUT}", (), some.header_lines))
+    return kept, remarks
+
+
+def without_rivals(bars: Sequence[Bars]) -> tuple[list[Bars], list[Remark]]:
+    """Return bars without those of a symbol that contradict more bars of it in another file, and what was left out."""
+    longest: dict[str, Bars] = {}
+    for some in bars:
+        if some.symbol not in longest or len(some) > len(longest[some.symbol]):
+            longest[some.symbol] = some
+    kept, remarks = [], []
+    for some in bars:
+        other = longest[some.symbol]
+        days, mine, theirs = np.intersect1d(some.times(), other.times(), return_indices=True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            apart = np.abs(some.prices()[mine, 3] / other.prices()[theirs, 3] - 1) > ABOUT_EQUAL
+        if some is other or not apart.any():
+            kept.append(some)
+            continue
+        text = f"the closes of {some.symbol} in {other.name} are others on {int(apart.sum())} of {len(days)} days"
+        remarks.append(Remark("two sources", some.name, text, LEFT_OUT, (), some.header_lines))
     return kept, remarks
 
 
