@@ -36,7 +36,7 @@ class TestSeriesLinearConformance(TestSeriesConformance):
 
 
 class TestSeriesAsinhConformance(TestSeriesConformance):
-    options = {**SMALL, "scaling": "asinh", "season_skip": True}
+    options = {**SMALL, "scaling": "asinh", "season_skip": False}
 
 
 @pytest.fixture(scope="module")

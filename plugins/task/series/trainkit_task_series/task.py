@@ -159,7 +159,7 @@ class SeriesTask:
         quantiles: tuple[float, ...] = QUANTILES,
         instance_norm: bool = False,
         individual: bool = False,
-        season_skip: bool = False,
+        season_skip: bool = True,
     ) -> None:
         if season is not None and season > context:
             raise UsageError(
