@@ -13,7 +13,7 @@ COMMANDS = {
     "plan": "Show what a run would do, what it would cost, and why.",
     "lr-find": "Find a learning rate by a test of many, before a run.",
     "run": "Train a model from named parts.",
-    "evaluate": "Measure a run's checkpoint on a split of its data.",
+    "evaluate": "Measure a run's checkpoint on a split of its data, or on all of other data.",
     "predict": "Answer new inputs with the model of a run.",
     "plugins": "List what is installed, what is broken, what could be installed.",
     "completion": "Print the script that completes commands in a shell.",

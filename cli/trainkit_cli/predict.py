@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .request import adjustable_layer
+from .request import adjustable_layer, on_bad_sample_option
 
 if TYPE_CHECKING:
     from trainkit.api import Prediction
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 )
 @click.option("--guidance", metavar="S", help="Strength of guidance; as --set task.guidance=S.")
 @click.option("--set", "assignments", metavar="task.KEY=VALUE", multiple=True, help="What may change after training.")
+@on_bad_sample_option
 @click.option(
     "--checkpoint",
     metavar="best|last|NAME",
@@ -46,6 +47,7 @@ def command(
     seed: int,
     guidance: str | None,
     assignments: tuple[str, ...],
+    on_bad_sample: str | None,
     checkpoint: str,
     device: str | None,
     as_json: bool,
@@ -73,7 +75,7 @@ def command(
 
     request = Request(report=lambda message: click.echo(message, err=True))
     how = Asked(batch_size, seed, checkpoint, device, page=opened)
-    asked = [adjustable_layer(assignments, guidance)]
+    asked = [adjustable_layer(assignments, guidance, on_bad_sample)]
     # What a component prints must not get between a program and the JSON that it reads.
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
         done = predictions(Path(directory), inputs, out, asked, how, request, tell)

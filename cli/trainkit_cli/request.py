@@ -42,7 +42,7 @@ _SET = click.option(
     "--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting or option; repeatable."
 )
 _BLOCKED = click.option("-p", "blocked", metavar="no:PLUGIN", multiple=True, help="Leave a plugin out, as -p no:lion.")
-_ON_BAD_SAMPLE = click.option(
+on_bad_sample_option = click.option(
     "--on-bad-sample", metavar="stop|skip", help="What happens at samples that cannot be used; as task.on_bad_sample."
 )
 
@@ -61,12 +61,12 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--seed", metavar="N", help="Decides about weights, order, augmentation and dropout."),
     click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where to compute."),
     click.option("--precision", metavar="auto|fp32|bf16|fp16", help="Arithmetic of forward and backward passes."),
-    _ON_BAD_SAMPLE,
+    on_bad_sample_option,
     _SET,
     _BLOCKED,
 ]
 # What looks at data without training on it takes the task and what is the task's.
-_TASK_OPTIONS = [click.option("--task", metavar="NAME", help=_HELP["task"]), _ON_BAD_SAMPLE, _SET, _BLOCKED]
+_TASK_OPTIONS = [click.option("--task", metavar="NAME", help=_HELP["task"]), on_bad_sample_option, _SET, _BLOCKED]
 
 
 def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,7 +83,7 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def adjustable_layer(assignments: Sequence[str], guidance: str | None) -> Layer:
+def adjustable_layer(assignments: Sequence[str], guidance: str | None, on_bad_sample: str | None = None) -> Layer:
     """Return what a user wants changed about a trained run's task."""
     from trainkit.config import Value
     from trainkit.sources import override_layer, parse_value
@@ -91,6 +91,8 @@ def adjustable_layer(assignments: Sequence[str], guidance: str | None) -> Layer:
     layer = override_layer(assignments)
     if guidance is not None:
         layer["task.guidance"] = Value(parse_value(guidance), "--guidance")
+    if on_bad_sample is not None:
+        layer["task.on_bad_sample"] = Value(on_bad_sample, "--on-bad-sample")
     return layer
 
 

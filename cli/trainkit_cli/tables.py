@@ -47,7 +47,7 @@ def print_results(result: RunResult) -> None:
     if summary["results"]:
         weights = "last weights" if summary["best_step"] is None else "best checkpoint"
         title = f"results ({weights}; trivial baselines beside it)"
-        print_tables(title, summary["results"], f"in {result.directory}/report.html", summary["monitor"])
+        print_tables(title, summary["results"], f"see {result.directory}/report.html", summary["monitor"])
     click.echo(f"run directory: {result.directory}")
 
 

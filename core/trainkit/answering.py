@@ -63,9 +63,7 @@ def evaluated(run: Run, what: str) -> Iterator[None]:
     started = time.perf_counter()
     with _random_states_kept(), _announced(run, what), evaluating(run):
         yield
-    run.forecast.evaluated(time.perf_counter() - started)
-    # A forecast counts evaluations; this one belongs to the one before it.
-    run.forecast.evaluations -= 1
+    run.forecast.evaluated(time.perf_counter() - started, is_new=False)
 
 
 @contextlib.contextmanager

@@ -11,24 +11,21 @@ from .compose import compose
 from .config import layer_of
 from .contracts import Inspection
 from .cost import Cost, measure
-from .documents import plan_document, read_documents
-from .draft import Draft, make_draft, restore_draft
+from .documents import plan_document
+from .draft import Draft, make_draft
 from .errors import ExitCode, UsageError
-from .evaluation import evaluate as evaluate_split
 from .execution import RunResult, resume, start
 from .foundrate import check_folder, record_of, save_found
 from .inspection import inspect, inspection_document
 from .kinds import KINDS
 from .lrfind import Search, find_in
+from .measuring import trained_results
 from .prediction import Asked, Prediction, Predictions, predictions
 from .rangetest import Axis, RangeTest, Rule
 from .registry import Registry
 from .request import Listeners, Request, request_of
-from .rundir import RunDirectory
 from .showing import Sheet, contact_sheet
 from .signals import EXIT_CODES
-from .snapshot import restore_weights, saved_state
-from .trained import NOT_EVALUATED, changed_config, find_checkpoint
 
 __all__ = [
     "EXIT_CODES",
@@ -59,6 +56,7 @@ __all__ = [
     "save_found",
     "show",
     "start",
+    "trained_results",
     "validate",
 ]
 
@@ -164,39 +162,29 @@ def find_learning_rate(
 
 def evaluate(
     path: str | Path,
-    split: str = "test",
+    split: str | None = None,
     request: Request | None = None,
     *,
+    data: str | Path | None = None,
     checkpoint: str = "best",
     settings: Mapping[str, Any] | None = None,
     device: str | None = None,
 ) -> dict[str, float]:
-    """Return the losses and metrics of a run's checkpoint on a split of its data.
+    """Return the losses and metrics of a run's checkpoint on a split of its data, or on all of other data.
 
     Args:
         path: the run directory.
-        split: train, val or test.
+        split: train, val or test, which it is if not given.
         request: live objects and listeners; of its settings, only what may change after training.
+        data: other data, all of which is measured, with tags as 'all/loss'; nothing is learned from it.
         checkpoint: 'best', 'last' for the newest one, or the name of one, as 'checkpoint-120'.
         settings: options of the task that may change after training, as {"task.guidance": 3.0}.
         device: where to compute; where the run did if not given.
     """
     request = request or Request()
-    directory = RunDirectory.read(Path(path))
-    config, plan = read_documents(directory)
     layers = [*request.layers, layer_of(settings or {}, "settings argument")]
-    config = changed_config(config, [NOT_EVALUATED], layers, device, request)
-    draft = restore_draft(config, plan, request.registry, request.live)
-    datasets = dict(draft.splits.items())
-    if split not in datasets:
-        raise UsageError(f"there is no split '{split}'", why=f"the data has {', '.join(datasets)}")
-    built = compose(draft, None, request.listeners)
-    found = find_checkpoint(directory, checkpoint, request.report)
-    state = saved_state(found)
-    built.moment.load_state_dict(state["moment"])
-    restore_weights(built, found, state)
-    with told(built):
-        return evaluate_split(built, split, datasets[split])
+    other = None if data is None else Path(data).expanduser()
+    return trained_results(Path(path), split, other, checkpoint, layers, device, request)["model"]
 
 
 def predict(

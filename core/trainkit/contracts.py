@@ -68,7 +68,8 @@ class Dataset(Protocol):
     `__getitems__` answers a list of indices with a list of samples, or with a whole batch (a mapping of tensors with
     the samples along dimension 0; what is no tensor is the same for all of them), which is then not collated. Optional
     attributes: `ids` (a name for each sample, for reports), `difficulty` and `quality` (a number for each sample, for
-    selections), `groups` (a number for each sample: those of a group belong together, as the windows of a series).
+    selections), `groups` (a number for each sample: those of a group belong together, as the windows of a series),
+    `warnings` (what a user should know about data that was read outside of a run).
     """
 
     def __len__(self) -> int: ...
@@ -245,6 +246,18 @@ class ChecksPlan(Protocol):
 
     def check_plan(self, plan: Plan) -> None:
         """Raise UsageError for a plan under which something that was asked of the task would not work."""
+        ...
+
+
+@runtime_checkable
+class Whole(Protocol):
+    """Be a task that reads all of some data as one split, to measure a trained model on it.
+
+    Without this power the splits of `read` are taken one after the other.
+    """
+
+    def whole(self, data: Path) -> Dataset:
+        """Return every sample of the data, seen by what the task learned before; raise DataError with the place."""
         ...
 
 

@@ -51,32 +51,44 @@ def evaluate(run: Run, split: str, dataset: Dataset, limit: int | None = None) -
 @contextlib.contextmanager
 def evaluating(run: Run) -> Iterator[None]:
     """Put model, loss and optimizer in evaluation mode, without gradients, and back."""
-    with evaluated_weights(run.optimizer):
-        run.model.eval()
-        run.loss.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            run.model.train()
-            run.loss.train()
+    with evaluated_weights(run), evaluation_mode(run):
+        yield
 
 
 @contextlib.contextmanager
-def evaluated_weights(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+def evaluation_mode(run: Run) -> Iterator[None]:
+    """Put model and loss in evaluation mode, without gradients, and back; the weights stay those in place."""
+    run.model.eval()
+    run.loss.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        run.model.train()
+        run.loss.train()
+
+
+@contextlib.contextmanager
+def evaluated_weights(run: Run) -> Iterator[None]:
     """Put the weights in place that are evaluated and saved, and those that are trained back."""
-    switch_optimizer(optimizer, training=False)
+    switch_weights(run, training=False)
     try:
         yield
     finally:
-        switch_optimizer(optimizer, training=True)
+        switch_weights(run, training=True)
 
 
-def switch_optimizer(optimizer: torch.optim.Optimizer, *, training: bool) -> None:
-    """Switch an optimizer that averages weights, as schedule-free ones do; the others have nothing to switch."""
-    switch: Callable[[], Any] | None = getattr(optimizer, "train" if training else "eval", None)
+def switch_weights(run: Run, *, training: bool) -> None:
+    """Put the weights in place that are trained, or those that are evaluated and saved, if they are not there already.
+
+    They differ where the optimizer averages weights, as schedule-free ones do, or a component swaps them.
+    """
+    switch: Callable[[], Any] | None = getattr(run.optimizer, "train" if training else "eval", None)
     if switch is not None:
         switch()
+    # What was swapped in last goes out first.
+    for swap in reversed(run.events.swap_weights_out) if training else run.events.swap_weights_in:
+        swap(run)
 
 
 def results_of(run: Run, split: str, dataset: Dataset, limit: int | None) -> dict[str, float]:

@@ -13,6 +13,7 @@ from .hooks import PROJECT, Events
 
 Listener = Callable[..., Any]
 EVENT_NAMES = tuple(name for name in vars(Events) if not name.startswith("_"))
+EVENT_PREFIXES = tuple({f"{name.partition('_')[0]}_" for name in EVENT_NAMES})
 
 
 class EventLists:
@@ -28,6 +29,8 @@ class EventLists:
     on_log: list[Listener]
     before_evaluation: list[Listener]
     after_evaluation: list[Listener]
+    swap_weights_in: list[Listener]
+    swap_weights_out: list[Listener]
     on_pictures: list[Listener]
     on_checkpoint: list[Listener]
     on_epoch_end: list[Listener]
@@ -96,9 +99,7 @@ def _with_inner(components: Iterable[tuple[str, object]]) -> Iterator[tuple[str,
 
 def _wrong_event(label: str, error: pluggy.PluginValidationError) -> errors.PluginError:
     text = str(error)
-    unknown = next(
-        (word.strip("'\"") for word in text.split() if word.strip("'\"").startswith(("on_", "before_", "after_"))), ""
-    )
+    unknown = next((word.strip("'\"") for word in text.split() if word.strip("'\"").startswith(EVENT_PREFIXES)), "")
     close = errors.nearest(unknown, EVENT_NAMES) if unknown else None
     return errors.PluginError(
         f"{label} implements an event that does not exist, or asks for an argument it does not have",

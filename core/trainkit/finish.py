@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from .evaluation import evaluate, evaluate_baseline, switch_optimizer
+from .evaluation import evaluate, evaluate_baseline, switch_weights
 from .routine import write_row
 from .snapshot import restore_weights, saved_state
 
@@ -18,9 +18,9 @@ Results = dict[str, dict[str, float]]
 def load_best(run: Run) -> int | None:
     """Put the best checkpoint's weights into the model; return its step, or None where there is none.
 
-    An optimizer that averages weights is left in evaluation mode: training is over.
+    Where weights are averaged the average is left in place: training is over.
     """
-    switch_optimizer(run.optimizer, training=False)
+    switch_weights(run, training=False)
     best = run.checkpoints.best() if run.checkpoints is not None else None
     if best is None:
         return None
@@ -46,8 +46,8 @@ def final_results(run: Run) -> Results:
                     {tag: value for tag, value in rows.items() if not math.isnan(value)}
                 )
     write_row(run, {f"final/{tag}": value for tag, value in results["model"].items()})
-    # Evaluations, those of listeners included, leave it in training mode.
-    switch_optimizer(run.optimizer, training=False)
+    # Evaluations, those of listeners included, leave trained weights in place.
+    switch_weights(run, training=False)
     return results
 
 

@@ -21,9 +21,10 @@ Any live component may also implement any event. The order of events in a run::
           on_gradients         once a step: unscaled, normalised and clipped
           on_step              optimizer and scheduler have stepped; run.moment.step counts this step
           on_log               at the logging interval
-          before_evaluation, after_evaluation
+          before_evaluation, swap_weights_in, swap_weights_out, after_evaluation
           on_pictures          when a component shows something
-          on_checkpoint        the checkpoint is durable
+          swap_weights_in, swap_weights_out, on_checkpoint
+                               a checkpoint is taken; some time later it is durable
         on_epoch_end
       on_stage_end
     on_run_end
@@ -166,14 +167,30 @@ class Events:
 
     @hookspec
     def before_evaluation(self, run: Run, split: str) -> None:
-        """Hear that an evaluation begins: the place to swap averaged weights in.
+        """Hear that an evaluation begins; the weights in place are still those that are trained.
 
         `split` is train, val or test; or samples or inputs, where a model only answers and nothing is measured.
         """
 
     @hookspec
     def after_evaluation(self, run: Run, split: str, results: Mapping[str, float]) -> None:
-        """Hear an evaluation's end, also when it failed (`results` is then empty): the place to swap weights out."""
+        """Hear an evaluation's end, also when it failed (`results` is then empty); trained weights are in place."""
+
+    @hookspec
+    def swap_weights_in(self, run: Run) -> None:
+        """Put the weights in place that are to be evaluated and saved, as an average of those that were trained.
+
+        A checkpoint is taken while they are in place: `model.safetensors` holds them, and the trained ones belong into
+        the component's `state_dict`. May be heard when they are in place already.
+        """
+
+    @hookspec
+    def swap_weights_out(self, run: Run) -> None:
+        """Put the weights back that are trained, to the bit; also heard after `load_state_dict` when a run resumes.
+
+        The model then holds what `swap_weights_in` had put in place when the checkpoint was taken. May be heard when
+        the trained weights are in place already.
+        """
 
     @hookspec
     def on_pictures(self, run: Run, pictures: Mapping[str, np.ndarray[Any, Any]]) -> None:

@@ -19,7 +19,7 @@ from .trained import Trained, load_trained
 
 if TYPE_CHECKING:
     from .config import Layer
-    from .request import Request
+    from .request import Reporter, Request
 
 PAGE, FOLDER = "index.html", "predictions"
 
@@ -107,7 +107,7 @@ def predictions(
     _check(inputs, how)
     directory = RunDirectory.read(path)
     trained = load_trained(directory, Answers, layers, how.checkpoint, how.device, request)
-    dataset = _read(trained, inputs)
+    dataset = _read(trained, inputs, request.report)
     settings = trained.run.settings
     size = how.batch_size or settings.evaluate.batch_size or settings.loop.batch_size
     files = AnswerFiles(numbered_folder(path / FOLDER) if out is None else empty_folder(Path(out).expanduser()))
@@ -134,10 +134,12 @@ def _check(inputs: Sequence[Path], how: Asked) -> None:
         raise DataError("there is no such input", where=", ".join(missing[:3]) + more, do="check the path")
 
 
-def _read(trained: Trained, inputs: Sequence[Path]) -> Dataset:
+def _read(trained: Trained, inputs: Sequence[Path], report: Reporter) -> Dataset:
     with asked(f"task {trained.name}", "read its inputs"):
         dataset: Dataset = trained.task.inputs(inputs)
     if len(dataset) == 0:
         where = ", ".join(map(str, inputs[:3]))
         raise DataError("there is nothing to answer", where=where, do="name files that the task can read")
+    for warning in getattr(dataset, "warnings", ()):
+        report(f"warning: {warning}")
     return dataset

@@ -165,10 +165,10 @@ class Forecast:
             self.per_step = seconds if self.per_step is None else 0.9 * self.per_step + 0.1 * seconds
         self._steps = (step, now)
 
-    def evaluated(self, seconds: float) -> None:
-        """Note an evaluation; its time is not a step's."""
+    def evaluated(self, seconds: float, *, is_new: bool = True) -> None:
+        """Note an evaluation, or more time of the one before or after it; its time is not a step's."""
         self.evaluation_seconds += seconds
-        self.evaluations += 1
+        self.evaluations += is_new
         if self._steps is not None:
             self._steps = (self._steps[0], self._steps[1] + seconds)
 

@@ -16,7 +16,7 @@ from .errors import printable
 
 Results = Mapping[str, Mapping[str, Any]]
 
-SPLITS = ("test", "val", "train")
+SPLITS = ("all", "test", "val", "train")
 MODEL, LOSS, PART, STEP = "model", "loss", "part", "step"
 NUMBERED = re.compile(r"(.+)-[0-9.]+")
 

@@ -127,7 +127,7 @@ def save(run: Run) -> None:
         return
     if moment.saved_step != moment.step:
         moment.saved_step = moment.step
-        with evaluated_weights(run.optimizer):
+        with evaluated_weights(run):
             run.checkpoints.save(take_snapshot(run), background=run.settings.checkpoint.background)
     if moment.step in run.best.steps:
         run.checkpoints.mark_best(run.best.ranking)

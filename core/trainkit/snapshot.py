@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 from .checkpoint import Checkpoint, Snapshot
 from .contracts import Stateful
 from .errors import CheckpointError
-from .evaluation import switch_optimizer
+from .evaluation import switch_weights
 from .storage.statetree import flatten, unflatten
 
 if TYPE_CHECKING:
     from .live import Run
 
 MODEL_FILE = "model.safetensors"
+EVALUATION_EVENTS = ("before_evaluation", "swap_weights_in")
 
 
 def take_snapshot(run: Run) -> Snapshot:
     """Return the whole state of a run: weights, optimizer, schedule, counters, components, what the task learned.
 
-    An optimizer that averages weights is in evaluation mode: whoever loads the weights gets those to use.
+    Where weights are averaged the average is in place: whoever loads the weights gets those to use.
     """
     optimizer, optimizer_tensors = flatten(run.optimizer.state_dict())
     state, state_tensors = flatten(_state(run))
@@ -58,7 +59,6 @@ def restore(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
     check_data(run, checkpoint)
     checkpoint.load_into(MODEL_FILE, run.model.state_dict())
     _restore_optimizer(run, checkpoint)
-    switch_optimizer(run.optimizer, training=True)
     if run.scheduler is not None:
         run.scheduler.load_state_dict(state["scheduler"])
     if run.scaler is not None:
@@ -72,6 +72,7 @@ def restore(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
         )
     for label, component in kept.items():
         component.load_state_dict(state["components"][label])
+    switch_weights(run, training=True)
     run.moment.load_state_dict(state["moment"])
     run.gathered.load_state_dict(state["gathered"])
     if "inactive" in state:
@@ -95,8 +96,8 @@ def check_data(run: Run, checkpoint: Checkpoint) -> None:
 def restore_weights(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
     """Put into a run what an evaluation depends on: the weights, and the state of what takes part in an evaluation.
 
-    That is the loss, a component that hears `before_evaluation` as an average of weights does, and an optimizer that
-    averages weights itself.
+    That is the loss, a component that takes part in evaluations or swaps weights for them, and an optimizer that
+    averages weights itself. What is in place are the weights that are evaluated.
 
     Raises:
         CheckpointError: the weights are of another model or of other data.
@@ -107,7 +108,8 @@ def restore_weights(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> 
         _restore_optimizer(run, checkpoint)
     saved = state["components"]
     for label, component in stateful(run).items():
-        if label in saved and (label == "loss" or hasattr(component, "before_evaluation")):
+        takes_part = label == "loss" or any(hasattr(component, event) for event in EVALUATION_EVENTS)
+        if label in saved and takes_part:
             component.load_state_dict(saved[label])
 
 

@@ -112,29 +112,32 @@ def changed_config(
 
 def load_trained(
     directory: RunDirectory,
-    power: type[Any],
+    power: type[Any] | None,
     layers: Sequence[Layer],
     checkpoint: str,
     device: str | None,
     request: Request,
+    without: Sequence[Mapping[str, Any]] = (NOT_EVALUATED, NOT_ANSWERED),
 ) -> Trained:
     """Return the model of a checkpoint with its task; no data is read.
 
     Args:
         directory: the run's.
-        power: what the task must be able to do, as trainkit.contracts.Answers.
+        power: what the task must be able to do, as trainkit.contracts.Answers; None for nothing special.
         layers: options of the task that may change after training.
         checkpoint: 'best', 'last' for the newest one, or the name of one, as 'checkpoint-120'.
         device: where to compute, if not where the run did.
         request: registry, live objects, listeners, reporter.
+        without: settings in place of those of what is not needed.
     """
     config, plan = read_documents(directory)
     name = config["task.use"]
-    config = changed_config(config, [NOT_EVALUATED, NOT_ANSWERED], layers, device, request)
+    config = changed_config(config, without, layers, device, request)
     task = build_task(config, request.registry, request.live)
-    require(task, power, name)
+    if power is not None:
+        require(task, power, name)
     found = find_checkpoint(directory, checkpoint, request.report)
-    _load_task_state(task, found)
+    load_task_state(task, found)
     # The name stands in messages; another one than before takes the options along, which the task has already.
     label = f"{name} of {directory.path}"
     config.add(layer_of({"task": label}, "evaluation"))
@@ -149,7 +152,8 @@ def load_trained(
     return Trained(run, task, short_name(name), found)
 
 
-def _load_task_state(task: Task, checkpoint: Checkpoint) -> None:
+def load_task_state(task: Task, checkpoint: Checkpoint) -> None:
+    """Give a task what it had learned at a checkpoint; raise CheckpointError where it does not fit."""
     state = checkpoint.document("task.json")
     try:
         task.load_state_dict(state)

@@ -22,7 +22,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     "naive": {"val/error": 2.5, "test/error": 2.25, "test/error/mae": 400.0, "test/error/mae/disk": 10.0},
     "always": {"test/error": math.nan},
 }  # fmt: skip
-ENDS = "in report.html"
+ENDS = "see report.html"
 
 
 def test_the_model_comes_first_and_each_baseline_has_its_own_splits():
@@ -114,12 +114,12 @@ def test_many_parts_are_cut_and_told(capsys, monkeypatch):
     print_tables("results", {"model": tags, "naive": tags}, ENDS)
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("target-") for line in lines) == sum(line.startswith("  naive") for line in lines) == 12
-    assert lines[-1] == "and 18 more: in report.html"
+    assert lines[-1] == "and 18 more: see report.html"
 
 
 def test_groups_of_parts_are_named(capsys):
     print_tables("results", RESULTS, ENDS, "val/error")
-    assert capsys.readouterr().out.splitlines()[-1] == "by step and series: in report.html"
+    assert capsys.readouterr().out.splitlines()[-1] == "by step and series: see report.html"
 
 
 def test_the_page_and_the_card_have_the_same_tables():

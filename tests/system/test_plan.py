@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from trainkit.resulttable import measured
 from trainkit.rundir import rows
 from trainkit.testing import tiny
 
@@ -89,7 +90,11 @@ def test_evaluating_again_gives_the_logged_values(cli):
     assert test == {tag: value for tag, value in summary["results"]["model"].items() if tag.startswith("test/")}
     assert {path: path.stat().st_mtime_ns for path in Path("mine").rglob("*")} == before
     plain = cli("evaluate", "mine")
-    assert plain.out.splitlines()[0].split() == ["test/loss", f"{test['test/loss']:.4f}"]
+    table = {line.split()[0]: line.split()[1:] for line in plain.out.splitlines()[1:] if line}
+    assert plain.out.startswith("results (trivial baselines beside the model)")
+    assert table["loss"] == [measured(test["test/loss"])]
+    names = sorted(summary["results"].keys() - {"model"})
+    assert len(table["token-accuracy"]) == 1 + len(names) > 1
 
 
 def test_an_unknown_split_is_refused_with_those_there_are(cli):

@@ -303,6 +303,37 @@ def test_the_task_hears_events_and_an_options_value_reaches_it(tmp_path):
     assert Listening.heard == [("inputs", 2.5)]
 
 
+def test_all_of_other_data_is_measured_by_what_was_learned(cli, run):
+    for split in ("train", "val", "test"):
+        Path("other").mkdir(exist_ok=True)
+        shutil.copy(Path("moved") / f"{split}.txt", Path("other") / f"{split}.txt")
+    whole = strict_json.loads(cli("evaluate", run, "--data", "other", "--json").out)
+    assert {tag.partition("/")[0] for tag in whole} == {"all"}
+    assert {"all/loss", "all/token-accuracy"} < set(whole)
+    # The same sequences in other splits are the same data.
+    for one, other in (("train", "test"), ("val", "train"), ("test", "val")):
+        shutil.copy(Path("moved") / f"{one}.txt", Path("other") / f"{other}.txt")
+    again = strict_json.loads(cli("evaluate", run, "--data", "other", "--json").out)
+    assert again == {tag: pytest.approx(value, abs=1e-6) for tag, value in whole.items()}
+    table = cli("evaluate", run, "--data", "other").out
+    assert "all" in table.splitlines()[2].split()
+    refused = cli("evaluate", run, "--data", "other", "--split", "val")
+    assert (refused.code, "error: --split val beside --data" in refused.err) == (2, True)
+    assert cli("evaluate", run, "--data", "nowhere").code == 5
+
+
+def test_samples_that_cannot_be_used_are_left_out_on_request(cli, run):
+    with (Path("moved") / "test.txt").open("a") as file:
+        file.write("3 99 x\n")
+    place = f"test.txt:{len((Path('moved') / 'test.txt').read_text().splitlines())}"
+    for arguments in (("evaluate", run, "--data", "moved"), ("predict", run, "moved/test.txt", "--out", "out")):
+        refused = cli(*arguments)
+        assert (refused.code, place in refused.err) == (5, True), refused.err
+        done = cli(*arguments, "--on-bad-sample", "skip")
+        assert done.code == 0, done.err
+        assert "warning: " in done.err
+
+
 def test_evaluate_takes_what_may_change_after_training(cli, run, trained):
     shutil.copytree("moved", trained / "data")
     try:

@@ -42,6 +42,7 @@ class TinyData:
             made = [generator.integers(0, VOCABULARY, int(n)) for n in generator.integers(2, 9, count)]
             named = [(f"{salt}-{i}", sequence) for i, sequence in enumerate(made)]
         self.ids = [name for name, _ in named]
+        self.warnings: Sequence[str] = ()
         self.sequences = [sequence for _, sequence in named]
         self.difficulty = [float(len(sequence)) for sequence in self.sequences]
         self.quality = [1.0 - i / max(count, 1) for i in range(len(named))]
@@ -84,7 +85,7 @@ class TinyTask:
     gives = frozenset({"tokens", "labels", "logits", "predictions"})
     predicts = frozenset({"predictions"})
     sample_keys = frozenset({"tokens"})
-    adjustable = frozenset({"guidance"})
+    adjustable = frozenset({"guidance", "on_bad_sample"})
     defaults: Mapping[str, Any] = {"metric": [], "callback": [], "loop.batch_size": 4}
 
     def __init__(
@@ -128,12 +129,18 @@ class TinyTask:
     def inputs(self, paths: Sequence[Path]) -> TinyData:
         """Return the sequences of text files, one a line."""
         named: Sequences = []
+        warnings: list[str] = []
         for path in paths:
             found, findings = read_sequences(path, VOCABULARY)
             for finding in (finding for finding in findings if finding.is_fault):
-                raise DataError("a line cannot be used", where=finding.place, why=finding.text, do="correct the line")
+                if self.on_bad_sample == "stop":
+                    do = "correct the line"
+                    raise DataError("a line cannot be used", where=finding.place, why=finding.text, do=do)
+                warnings.append(f"left out: {finding.place}: {finding.text}")
             named += found
-        return TinyData(len(named), 0, named)
+        dataset = TinyData(len(named), 0, named)
+        dataset.warnings = warnings
+        return dataset
 
     def answers(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> list[Answer]:
         """Return labels drawn from the predicted distribution, beside the right ones."""

@@ -305,8 +305,9 @@ def test_options_that_contradict_are_refused(options):
 
 
 def test_what_generation_does_not_use_cannot_be_changed():
-    assert LayoutTask().adjustable == {"steps", "guidance", "guidance_schedule", "temperature"}
-    assert LayoutTask(order="left-to-right").adjustable == frozenset()
+    reading = {"on_bad_sample", "max_bad_fraction"}
+    assert LayoutTask().adjustable == {"steps", "guidance", "guidance_schedule", "temperature"} | reading
+    assert LayoutTask(order="left-to-right").adjustable == reading
 
 
 def test_scales_give_predictions_for_the_same_slots(fitted):

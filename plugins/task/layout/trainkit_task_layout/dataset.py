@@ -16,10 +16,13 @@ class LayoutDataset:
     Args:
         samples: the samples.
         reference: the data set whose mean and spread make `difficulty` comparable; the training split.
+        warnings: what a user should know about them.
     """
 
-    def __init__(self, samples: Sequence[Sample], reference: LayoutDataset | None = None) -> None:
-        self.samples = list(samples)
+    def __init__(
+        self, samples: Sequence[Sample], reference: LayoutDataset | None = None, warnings: Sequence[str] = ()
+    ) -> None:
+        self.samples, self.warnings = list(samples), warnings
         self.ids = [str(sample["id"]) for sample in self.samples]
         features = np.array([difficulty_features(sample) for sample in self.samples], dtype=np.float64).reshape(-1, 4)
         self._mean, self._std = (

@@ -15,14 +15,14 @@ from .files import Fault, read_text
 from .folders import EXAMPLE, tree_in
 from .pictures import SUFFIXES, Picture, find_picture, read_picture
 from .pix2code import parse_gui
-from .reading import Reading
+from .reading import BadSamples, Reading
 from .tree import NAMELESS, Node, node, parse_layout, parse_structure
 
 MOST_NAMED = 20
 SCREENSHOT, STRUCTURE, LAYOUT, GUI = "screenshot", "structure.json", "layout.json", ".gui"
 
 
-def read_inputs(paths: Sequence[Path], size: int) -> LayoutDataset:
+def read_inputs(paths: Sequence[Path], size: int, on_bad_sample: BadSamples = "stop") -> LayoutDataset:
     """Return the pages in files and folders, in the order of the paths; raise DataError with the place.
 
     A page is a picture (beside it may lie the true NAME.gui), a folder with screenshot.png and, where they are known,
@@ -31,6 +31,7 @@ def read_inputs(paths: Sequence[Path], size: int) -> LayoutDataset:
     Args:
         paths: files and folders.
         size: side of the square into which screenshots are fitted.
+        on_bad_sample: stop at pages that cannot be read, or leave them out, which is told.
     """
     samples, faults = [], []
     for given in paths:
@@ -50,20 +51,22 @@ def read_inputs(paths: Sequence[Path], size: int) -> LayoutDataset:
                 samples.append(_read(page, size))
             except Fault as fault:
                 faults.append(fault)
-    if faults:
+    if faults and (on_bad_sample == "stop" or not samples):
         raise _unreadable(faults, len(faults) + len(samples))
-    return LayoutDataset(_with_own_names(samples))
+    left_out = [printable(f"left out: {fault.path}: {fault.reason}") for fault in faults]
+    return LayoutDataset(_with_own_names(samples), warnings=left_out)
 
 
 def _unreadable(faults: Sequence[Fault], pages: int) -> DataError:
     """Build the answer to pages that cannot be read: all of them at once, so that they are repaired at once."""
+    them = "it" if len(faults) == 1 else "them"
     reasons = [f"{fault.path}: {fault.reason}" for fault in faults[:MOST_NAMED]]
     more = [f"... and {len(faults) - MOST_NAMED} more"] if len(faults) > MOST_NAMED else []
     return DataError(
         "an input cannot be read" if len(faults) == 1 else f"{len(faults)} of {pages} inputs cannot be read",
         where=printable(str(faults[0].path)) if len(faults) == 1 else "",
         why=printable(faults[0].reason if len(faults) == 1 else "\n".join([*reasons, *more])),
-        do="repair or remove " + ("it" if len(faults) == 1 else "them") + ", or name only inputs that can be read",
+        do=f"repair or remove {them}, or leave {them} out by --on-bad-sample skip",
     )
 
 

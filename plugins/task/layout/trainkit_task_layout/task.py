@@ -174,9 +174,10 @@ class LayoutTask:
 
     @property
     def adjustable(self) -> frozenset[str]:
-        """Return the options of generation; words are written greedily, so the order left-to-right has none."""
+        """Return the options of reading and generation; words are written greedily: left-to-right has none of these."""
         is_diffusion = isinstance(self.order, DiffusionOrder)
-        return frozenset({"steps", "guidance", "guidance_schedule", "temperature"} if is_diffusion else ())
+        generation = {"steps", "guidance", "guidance_schedule", "temperature"} if is_diffusion else set()
+        return frozenset({"on_bad_sample", "max_bad_fraction"} | generation)
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -342,7 +343,7 @@ class LayoutTask:
 
     def inputs(self, paths: Sequence[Path]) -> LayoutDataset:
         """Read screenshots and sample folders; structure and layout need not be there."""
-        return read_inputs(paths, self.image_size)
+        return read_inputs(paths, self.image_size, self.on_bad_sample)
 
     def answers(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> list[Answer]:
         """Return a layout for each sample."""

@@ -45,13 +45,15 @@ def test_the_forecast_begins_one_step_after_the_last_measured_value(csv):
     assert answer.name == "a"
     assert answer.data["start"] == at(100)
     table = pl.read_csv(io.StringIO(answer.files[".csv"]))
-    assert table.columns == ["time", "target", "forecast", "q0.1", "q0.5", "q0.9"]
+    assert table.columns == ["series", "time", "target", "forecast", "q0.1", "q0.5", "q0.9"]
+    assert table["series"].unique().to_list() == ["a"]
     assert table["time"].to_list() == [at(100 + i) for i in range(6)]
     assert table["q0.1"].is_between(-1e9, table["q0.9"]).all()
     packed = pl.read_parquet(io.BytesIO(answer.files[".parquet"]))
     assert np.allclose(packed["forecast"], table["forecast"])
     assert packed["time"].dtype == pl.Datetime("us")
-    assert json.loads(answer.files[".json"])["targets"]["load"]["forecast"] == packed["forecast"].to_list()
+    told = json.loads(answer.files[".json"])["targets"]["load"]["forecast"]
+    assert np.array_equal(np.array(told, np.float32), packed["forecast"].to_numpy())
 
 
 def test_forecasts_are_in_original_units(csv):

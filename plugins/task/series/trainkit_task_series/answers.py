@@ -175,5 +175,5 @@ def frame_of(course: Course) -> pl.DataFrame:
 
 
 def numbers(values: np.ndarray) -> list[float]:
-    """Return values as JSON has them: as many digits as float32 has."""
-    return [float(f"{value:.7g}") for value in values.tolist()]
+    """Return values as JSON has them: the shortest digits that are the same float32."""
+    return [float(str(value)) for value in values.astype(np.float32)]

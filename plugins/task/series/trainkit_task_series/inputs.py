@@ -16,7 +16,8 @@ from .learned import Learned
 from .panel import Panel
 from .relative import with_relative
 from .rows import Rows
-from .scaling import Scaling
+from .scaling import Scaling, season_error
+from .splitting import Mask
 from .times import Times
 from .windows import SHARED, Windows
 
@@ -85,7 +86,8 @@ def ends_of(rows: Rows, grid: Grid | Bars, learned: Learned, context: int, horiz
     times = grid.times((last[:, None] - context + 1 + np.arange(length)).reshape(-1), series)
     flat = values.reshape(count * length, -1)
     panel = Panel(rows.names, series, first, first + length - 1, times, flat, rows.statics, grid)
-    scaling, own = _scaling(panel, learned, horizon)
+    everything = np.ones(len(panel), dtype=bool)
+    scaling, own = scaling_for(panel, learned, horizon, everything)
     windows = Windows(np.arange(count) * length + context, context, horizon, rows.names)
     windows.store = learned.store(panel, scaling)
     return Ends(panel, windows, frozenset(own))
@@ -104,18 +106,27 @@ def _check_known(ahead: np.ndarray, learned: Learned, names: Sequence[str], last
     )
 
 
-def _scaling(panel: Panel, learned: Learned, horizon: int) -> tuple[Scaling, Sequence[str]]:
-    """Return scales of the panel's series: those of training by name, or of their own past."""
+def scaling_for(panel: Panel, learned: Learned, horizon: int, rows: Mask) -> tuple[Scaling, Sequence[str]]:
+    """Return scales of a panel's series, those of training by name, and which series are scaled by rows of their own.
+
+    Args:
+        panel: the series.
+        learned: what was learned in training.
+        horizon: steps that are forecast.
+        rows: [N] which rows a series that training did not know may be scaled by.
+    """
     trained = {name: place for place, name in enumerate(learned.scaling.names)}
-    everything = np.ones(len(panel), dtype=bool)
     follows = np.arange(len(panel)) - learned.season >= panel.first
     targets, method = len(learned.schema.targets), learned.scaling.method
-    own = Scaling.learned(panel.names, panel.series, panel.values, follows, everything, method, learned.season, targets)
-    own = with_relative(own, panel, everything, learned.relative_columns, horizon)
+    own = Scaling.learned(panel.names, panel.series, panel.values, follows, rows, method, learned.season, targets)
+    own = with_relative(own, panel, rows, learned.relative_columns, horizon)
     unknown = []
     for place, name in enumerate(panel.names):
         if name not in trained:
             unknown.append(name)
+            # The unit of MASE is no input of the model: all rows tell it.
+            mine = np.flatnonzero(panel.series == place)
+            own.season_error[place] = season_error(panel.values[:, :targets], mine[follows[mine]], learned.season)
             continue
         number = trained[name]
         own.loc[place], own.scale[place] = learned.scaling.loc[number], learned.scaling.scale[number]

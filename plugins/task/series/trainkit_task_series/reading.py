@@ -65,12 +65,19 @@ class Reading:
         """Return the times of the steps of rows that are in order."""
         return Bars.of(rows, step) if self.step == ROW else Grid.of(rows, step)
 
-    def rows(self, paths: Sequence[Path], tables_of: Tables, schema: Schema) -> Rows:
+    def rows(self, paths: Sequence[Path], tables_of: Tables, schema: Schema) -> tuple[Rows, list[Finding]]:
         """Return the rows in files whose columns are known, in order; inputs known ahead have to be there."""
-        tables = tables_of(paths)[0]
+        tables, found = tables_of(paths)
         check_columns(tables, schema)
-        rows, _ = rows_of(tables, schema, self.times)
-        return in_order(rows)[0]
+        rows, told = rows_of(tables, schema, self.times)
+        rows, sorted_ = in_order(rows)
+        return rows, [*found, *told, *sorted_]
+
+    def panel(self, paths: Sequence[Path], tables_of: Tables, schema: Schema, step: int) -> tuple[Panel, list[Finding]]:
+        """Return the series in files whose columns and step are known, and all that was found out."""
+        rows, findings = self.rows(paths, tables_of, schema)
+        panel, gridded = to_panel(rows, self.grid(rows, step), self.max_gap, len(schema.targets))
+        return panel, [*findings, *gridded]
 
 
 def microseconds(step: str | None) -> int | None:

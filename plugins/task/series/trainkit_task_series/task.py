@@ -33,6 +33,7 @@ from .schema import Schema
 from .splitting import Part, check_windows, parts_of, windows_of
 from .tft import QUANTILES
 from .times import TimeFormat
+from .whole import whole_of
 from .windows import SHARED, Windows
 
 EMBEDDED = "embedded sample: three servers, July 2013"
@@ -375,8 +376,14 @@ class SeriesTask:
     def inputs(self, paths: Sequence[Path]) -> Ends:
         """Read series whose next steps are asked; of a new one the past is scaled by itself."""
         learned = self._learned
-        rows = self.reading.rows(paths, self.tables, learned.schema)
+        rows, _ = self.reading.rows(paths, self.tables, learned.schema)
         return ends_of(rows, self.reading.grid(rows, learned.step), learned, self.context, self.horizon)
+
+    def whole(self, data: Path) -> Windows:
+        """Return every window of some data; a series that is new is scaled by the past of its first window."""
+        learned = self._learned
+        panel, findings = self.reading.panel([data], self.tables, learned.schema, learned.step)
+        return whole_of(panel, learned, self.context, self.horizon, self.strides["test"], findings)
 
     def answers(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> list[Answer]:
         """Return for each sample the next steps with their quantiles, as tables and plots."""

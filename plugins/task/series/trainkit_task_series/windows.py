@@ -131,6 +131,7 @@ class Windows:
         self.starts = torch.from_numpy(starts)
         self.context, self.horizon, self.names = context, horizon, names
         self.store: Store | None = None
+        self.warnings: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.starts)
