@@ -40,8 +40,9 @@ def print_tables(title: str, results: Mapping[str, Mapping[str, Any]], elsewhere
 
 def _print(table: Table, most: int | None = None, elsewhere: str = "") -> None:
     shown = _whole_parts(table.rows, most) if most is not None else table.rows
+    heads = 2 if any(head for head, _ in table.groups) else 1
     for number, line in enumerate(lines_of(table, shown, _width())):
-        click.echo(_bold(line) if number == 0 else line)
+        click.echo(_bold(line) if number < heads else line)
     if left := sum(not label.startswith(" ") for label, _ in table.rows[len(shown) :]):
         click.echo(f"and {left} more: {elsewhere}")
 
