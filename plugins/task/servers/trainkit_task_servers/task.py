@@ -17,6 +17,7 @@ from .metrics import UNITS, Ways, found, known
 
 BASE = {
     "use": "series",
+    "statics": ("series",),
     "context": 288,
     "horizon": 96,
     "hidden": 32,
