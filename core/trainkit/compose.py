@@ -13,6 +13,7 @@ from torch import nn
 from .binding import bind_loss, bind_metric, bind_model
 from .config import short_names
 from .conformity import asked
+from .contracts import ChecksRun
 from .draft import Draft
 from .errors import UsageError
 from .events import resolve
@@ -20,6 +21,7 @@ from .fit import check_fit, monitored, names_read
 from .live import BoundMetric, Run
 from .parts import Part
 from .randomness import Purpose, seed_torch
+from .rates import rate_factors, scaling, with_factors
 from .rundir import RunDirectory
 from .settings import RunSettings
 
@@ -33,7 +35,7 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
         listeners: further (label, object) pairs that hear events, as a progress display.
 
     Raises:
-        UsageError: parts that do not fit; the message names those that would.
+        UsageError: parts that do not fit, with the names of those that would; or one that refuses the run.
         PluginError: a component that raises when it is created, or misspells an event.
     """
     settings, task = draft.settings, draft.task
@@ -52,8 +54,9 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
     loss.to(draft.engine.device)
     _apply_model_settings(model, settings)
     learnable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = draft.parts["optimizer"].build(inner, params=parameter_groups(learnable, loss, model))
     callbacks = {name: part.build(inner) for name, part in draft.lists["callback"].items()}
+    groups = with_factors(parameter_groups(learnable, loss, model), rate_factors(callbacks.values(), list(learnable)))
+    optimizer = scaling(partial(draft.parts["optimizer"].build, inner), groups)
     components = {
         "loss": loss,
         "optimizer": optimizer,
@@ -66,7 +69,7 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
     hearers = [(f"task {draft.config['task.use']}", task), *components.items(), *inner.items(), *listeners]
     monitor, mode = monitored(settings, metrics, draft)
     loss_names = set(task.gives) if hasattr(task, "gives") else None
-    return Run(
+    run = Run(
         config=draft.config,
         settings=settings,
         plan=draft.plan,
@@ -92,6 +95,11 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
         scaler=draft.engine.scaler(),
         directory=directory,
     )
+    for label, component in components.items():
+        if isinstance(component, ChecksRun):
+            with asked(label, "check the run"):
+                component.check_run(run)
+    return run
 
 
 def _make_scheduler(part: Part, optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler:

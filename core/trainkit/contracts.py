@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+    from .live import Run
     from .plan import Plan, Situation
 
 Sample = Mapping[str, Any]
@@ -246,6 +247,15 @@ class ChecksPlan(Protocol):
 
     def check_plan(self, plan: Plan) -> None:
         """Raise UsageError for a plan under which something that was asked of the task would not work."""
+        ...
+
+
+@runtime_checkable
+class ChecksRun(Protocol):
+    """Be a component that cannot work in every run."""
+
+    def check_run(self, run: Run) -> None:
+        """Raise UsageError for a composed run in which it would not work, before anything is written."""
         ...
 
 
