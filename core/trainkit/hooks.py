@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from .contracts import Batch, LossOutput
+    from .contracts import Batch, LossOutput, Outputs
     from .live import Run
     from .plan import Stage
 
@@ -149,8 +149,11 @@ class Events:
         raise NotImplementedError
 
     @hookspec
-    def on_loss(self, run: Run, batch: Batch, loss: LossOutput) -> LossOutput | None:
-        """Hear a micro-batch's loss before its backward pass; answer with another LossOutput to replace it."""
+    def on_loss(self, run: Run, batch: Batch, loss: LossOutput, outputs: Outputs) -> LossOutput | None:
+        """Hear a micro-batch's loss before its backward pass; answer with another LossOutput to replace it.
+
+        `outputs` are the model's. One with the count 0 says that nothing of the micro-batch is to be learned.
+        """
         raise NotImplementedError
 
     @hookspec

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .data import Draws, EpochBatches, draw, select, windows
-from .errors import Diverged
+from .errors import Diverged, UsageError
 from .evaluation import Interrupted
 from .gradients import finish_gradients
 from .live import Run, set_trainable
@@ -138,17 +138,28 @@ def admitted_draws(run: Run, planned: PlannedStage) -> Draws:
     for narrow in run.events.select_samples:
         answer = narrow(run, indices)
         indices = indices if answer is None else list(answer)
+    if not indices:
+        raise UsageError(
+            f"no sample is admitted in epoch {epoch + 1}",
+            why=f"the stage '{planned.stage.name}' and the callbacks that select samples leave none together",
+            do="admit more: a wider selection of the stage, or other options of these callbacks",
+        )
     return draw(indices, run.settings.loop.variants, seed, epoch)
 
 
 def train_step(run: Run, window: list[dict[str, Any]]) -> None:
-    """Do one optimizer step over a window of micro-batches; skip it, or raise Diverged, if a gradient is not finite."""
+    """Do one optimizer step over a window of micro-batches; skip it, or raise Diverged, if a gradient is not finite.
+
+    A window of which nothing is to be learned is passed over: it is no step.
+    """
     moment, events = run.moment, run.events
     seed_torch(run.settings.seed, Purpose.STEP, moment.window)
-    correction = backward(run, window)
-    norm, finite = finish_gradients(run, correction)
+    learned, correction = backward(run, window)
     moment.windows += 1
     moment.window += 1
+    if not learned:
+        return
+    norm, finite = finish_gradients(run, correction)
     if not finite:
         skip_step(run, window, norm)
         return
@@ -170,29 +181,37 @@ def train_step(run: Run, window: list[dict[str, Any]]) -> None:
     run.optimizer.zero_grad(set_to_none=True)
 
 
-def backward(run: Run, window: list[dict[str, Any]]) -> Any:
-    """Run the micro-batches of a window forward and backward.
+def backward(run: Run, window: list[dict[str, Any]]) -> tuple[bool, Any]:
+    """Run the micro-batches of a window forward and backward; return whether anything is to be learned, and a factor.
 
-    Each loss sum is divided by a guess of the window's count, so that fp16 stays in range; the factor that turns the
-    guess into the true count of all micro-batches is returned, and becomes part of the clipping factor.
+    Each loss sum is divided by a guess of the window's count, so that fp16 stays in range; the factor turns the guess
+    into the true count of all micro-batches, and becomes part of the clipping factor. A micro-batch whose loss has the
+    count 0, a plain number, has no backward pass.
     """
     guess: Any = None
     total: Any = 0
     for cpu_batch in window:
         batch: Batch = run.engine.place(cpu_batch)
-        _, loss = run.forward(batch)
+        outputs, loss = run.forward(batch)
         run.inactive.note("train", dict.fromkeys(loss.inactive, 1))
         for hear in run.events.on_loss:
-            loss = hear(run, batch, loss) or loss
+            loss = hear(run, batch, loss, outputs) or loss
+        run.moment.samples += len(batch["sample_id"])
+        run.batch = batch
+        if is_nothing(loss.count):
+            continue
         if guess is None:
             guess = at_least_one(loss.count) * len(window)
         scaled = loss.sum / guess
         (scaled if run.scaler is None else run.scaler.scale(scaled)).backward()
         run.gathered.add_loss(loss)
         total = total + loss.count
-        run.moment.samples += len(batch["sample_id"])
-        run.batch = batch
-    return None if len(window) == 1 else guess / at_least_one(total)
+    return guess is not None, None if guess is None or len(window) == 1 else guess / at_least_one(total)
+
+
+def is_nothing(count: Any) -> bool:
+    """Return whether a count is the number 0; a tensor is not read from its device to tell."""
+    return not isinstance(count, torch.Tensor) and count == 0
 
 
 def at_least_one(count: Any) -> Any:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from .errors import unknown_key, wrong_value
+from .narrowing import Narrowed, Narrows, epochs_after
 from .plan import Plan, Selection, Stage, StageLength, admitted, stage_length
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .config import Config
     from .contracts import Dataset
     from .settings import RunSettings
@@ -62,24 +65,39 @@ def _changed(stage: Stage, option: str, value: Any, key: str, origin: str) -> St
         raise wrong_value(key, value, error.errors()[0]["msg"].lower(), origin) from None
 
 
-def plan_stages(stages: tuple[Stage, ...], settings: RunSettings, train: Dataset) -> tuple[PlannedStage, ...]:
-    """Return the stages with their lengths: scaled to loop.epochs, cut at loop.max_steps."""
+def plan_stages(
+    stages: tuple[Stage, ...], settings: RunSettings, train: Dataset, narrowing: Sequence[Narrows] = ()
+) -> tuple[PlannedStage, ...]:
+    """Return the stages with their lengths: scaled to loop.epochs, cut at loop.max_steps.
+
+    Where callbacks narrow, an epoch has as many steps as they leave; a stage that is cut then lasts its steps.
+    """
     loop = settings.loop
     if loop.epochs is not None:
         stages = scale_epochs(stages, loop.epochs)
-    quality = getattr(train, "quality", None)
+    lengths = [_full_length(stage, settings, train) for stage in stages]
+    narrowed = Narrowed(settings, train, narrowing)
     planned: list[PlannedStage] = []
     step = epoch = 0
-    for stage in stages:
-        samples = admitted(_known(stage.selection, train), len(train), quality)
-        length = stage_length(stage, samples, loop.variants, loop.batch_size, loop.accumulate)
+    for place, (stage, full) in enumerate(zip(stages, lengths, strict=True)):
+        length = narrowed.length(stage, full, epoch, epochs_after(stages, lengths, place)) if narrowing else full
         if loop.max_steps is not None and step + length.steps > loop.max_steps:
             steps = loop.max_steps - step
-            length = length.model_copy(update={"steps": steps, "epochs": math.ceil(steps / length.steps_per_epoch)})
+            length = full.model_copy(update={"steps": steps, "epochs": math.ceil(steps / full.steps_per_epoch)})
+            if narrowing:
+                stage = stage.model_copy(update={"epochs": None, "steps": steps})
+                length = narrowed.length(stage, length, epoch, later=0)
         if length.steps > 0:
             planned.append(PlannedStage(stage, length, step, epoch))
         step, epoch = step + length.steps, epoch + length.epochs
     return tuple(planned)
+
+
+def _full_length(stage: Stage, settings: RunSettings, train: Dataset) -> StageLength:
+    """Return the length of a stage if no callback narrowed."""
+    loop = settings.loop
+    samples = admitted(_known(stage.selection, train), len(train), getattr(train, "quality", None))
+    return stage_length(stage, samples, loop.variants, loop.batch_size, loop.accumulate)
 
 
 def _known(selection: Selection, train: Dataset) -> Selection:

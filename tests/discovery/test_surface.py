@@ -65,7 +65,7 @@ def test_kinds_hooks_and_events():
         "on_stage_start": ["run", "stage"],
         "on_epoch_start": ["run"],
         "select_samples": ["run", "indices"],
-        "on_loss": ["run", "batch", "loss"],
+        "on_loss": ["run", "batch", "loss", "outputs"],
         "on_gradients": ["run", "norm"],
         "on_step": ["run"],
         "on_log": ["run", "row"],
