@@ -20,6 +20,7 @@ from .contracts import ChecksPlan
 from .curve import check_schedule, probe_optimizer
 from .errors import DataError
 from .kinds import LIST_KINDS, ONE_KINDS
+from .narrowing import narrowing_callbacks
 from .parts import Loader, Part
 from .plan import ParameterGroup, Plan, Situation
 from .randomness import Purpose, seed_torch
@@ -144,7 +145,8 @@ def _draft(
     config.check_lists()
     parts = {kind: loader.part(kind, config) for kind in ONE_KINDS}
     lists = {kind: loader.listed(kind, config) for kind in LIST_KINDS}
-    stages = plan_stages(with_overrides(plan, config).stages, settings, splits.train)
+    narrowing = narrowing_callbacks(lists["callback"].items())
+    stages = plan_stages(with_overrides(plan, config).stages, settings, splits.train, narrowing)
     return Draft(config, settings, engine, task, splits, situation, plan, stages, parts, lists, loader.registry, model)
 
 
