@@ -129,7 +129,7 @@ class TestRelative:
         data = prices()
         task, _ = fitted(data, relative=("close",))
         values, count = task.found.panel.values[:, 0], int(0.7 * 120)
-        moves = values[3:count] / values[: count - 3] - 1
+        moves = values[5:count] / values[: count - 5] - 1
         assert task.learned.scaling.scale[0, 0] == pytest.approx(np.sqrt(np.mean(moves**2)))
 
     def test_what_cannot_be_divided_by_keeps_the_level_of_its_series(self):

@@ -11,6 +11,7 @@ from trainkit_task_series.folds import Fold, folded
 from trainkit_task_series.grid import Grid
 from trainkit_task_series.learned import Learned
 from trainkit_task_series.panel import in_order, to_panel
+from trainkit_task_series.relative import usual_span
 from trainkit_task_series.rows import Rows
 from trainkit_task_series.splitting import parts_of, windows_of
 from trainkit_task_series.task import SeriesTask
@@ -163,7 +164,14 @@ def test_scales_differ_by_fold_and_never_see_validation(csv, folding, options):
         assert outside[val.rows(panel) | test.rows(panel)].all()
         panel.values[outside] = 1e9 * np.arange(outside.sum())[:, None]
         again = Learned.from_rows(
-            panel, found.schema, train.rows(panel), found.season, found.calendar, "standard", task.relative, 6
+            panel,
+            found.schema,
+            train.rows(panel),
+            found.season,
+            found.calendar,
+            "standard",
+            task.relative,
+            usual_span(task.context),
         )
         assert again.state_dict() == task.learned.state_dict()
         learned.append(task.learned.scaling)

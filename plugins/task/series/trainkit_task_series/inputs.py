@@ -14,7 +14,7 @@ from .bars import Bars
 from .grid import Grid, duration, stamp
 from .learned import Learned
 from .panel import Panel
-from .relative import with_relative
+from .relative import usual_span, with_relative
 from .rows import Rows
 from .scaling import Scaling, season_error
 from .splitting import Mask
@@ -87,7 +87,7 @@ def ends_of(rows: Rows, grid: Grid | Bars, learned: Learned, context: int, horiz
     flat = values.reshape(count * length, -1)
     panel = Panel(rows.names, series, first, first + length - 1, times, flat, rows.statics, grid)
     everything = np.ones(len(panel), dtype=bool)
-    scaling, own = scaling_for(panel, learned, horizon, everything)
+    scaling, own = scaling_for(panel, learned, context, everything)
     windows = Windows(np.arange(count) * length + context, context, horizon, rows.names)
     windows.store = learned.store(panel, scaling)
     return Ends(panel, windows, frozenset(own))
@@ -106,20 +106,20 @@ def _check_known(ahead: np.ndarray, learned: Learned, names: Sequence[str], last
     )
 
 
-def scaling_for(panel: Panel, learned: Learned, horizon: int, rows: Mask) -> tuple[Scaling, Sequence[str]]:
+def scaling_for(panel: Panel, learned: Learned, context: int, rows: Mask) -> tuple[Scaling, Sequence[str]]:
     """Return scales of a panel's series, those of training by name, and which series are scaled by rows of their own.
 
     Args:
         panel: the series.
         learned: what was learned in training.
-        horizon: steps that are forecast.
+        context: steps of the past.
         rows: [N] which rows a series that training did not know may be scaled by.
     """
     trained = {name: place for place, name in enumerate(learned.scaling.names)}
     follows = np.arange(len(panel)) - learned.season >= panel.first
     targets, method = len(learned.schema.targets), learned.scaling.method
     own = Scaling.learned(panel.names, panel.series, panel.values, follows, rows, method, learned.season, targets)
-    own = with_relative(own, panel, rows, learned.relative_columns, horizon)
+    own = with_relative(own, panel, rows, learned.relative_columns, usual_span(context))
     unknown = []
     for place, name in enumerate(panel.names):
         if name not in trained:

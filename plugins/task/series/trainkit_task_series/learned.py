@@ -56,7 +56,7 @@ class Learned:
         calendar: Sequence[Calendar],
         method: Method,
         relative: Sequence[str] = (),
-        horizon: int = 1,
+        span: int = 1,
     ) -> Learned:
         """Return what the rows that `train` [N] marks tell.
 
@@ -68,7 +68,7 @@ class Learned:
             calendar: calendar features.
             method: how series and columns are scaled.
             relative: targets that are seen relative to their last value.
-            horizon: steps that are forecast.
+            span: steps of the moves whose usual size is the scale of a relative target.
         """
         before = np.arange(len(panel)) - season
         # Training may have a hole, where a fold validates: a row after it has a season before it that is not learned.
@@ -77,7 +77,7 @@ class Learned:
             panel.names, panel.series, panel.values, follows, train, method, season, len(schema.targets)
         )
         columns = [schema.targets.index(name) for name in relative]
-        scaling = with_relative(scaling, panel, train, columns, horizon)
+        scaling = with_relative(scaling, panel, train, columns, span)
         seen = np.flatnonzero(np.bincount(panel.series[train])).tolist()
         words, reals = [], []
         for place in range(len(schema.statics)):

@@ -14,19 +14,19 @@ from .panel import Panel
 from .scaling import Array, Scaling
 
 
-def relative_scale(panel: Panel, rows: np.ndarray, column: int, horizon: int) -> Array:
-    """Return for each series the deviation of |x_{t+H} / x_t - 1| over its rows; NaN where nothing can be told.
+def relative_scale(panel: Panel, rows: np.ndarray, column: int, span: int) -> Array:
+    """Return for each series the root mean square of x_{t+S} / x_t - 1 over its rows; NaN where nothing can be told.
 
     Args:
         panel: the series.
         rows: [N] whether a row may be learned from.
         column: of the values.
-        horizon: H.
+        span: S.
     """
     values = panel.values[:, column]
-    starts = np.flatnonzero((np.arange(len(panel)) + horizon <= panel.last) & rows)
-    starts = starts[rows[starts + horizon] & (values[starts] != 0)]
-    moves = values[starts + horizon] / values[starts] - 1
+    starts = np.flatnonzero((np.arange(len(panel)) + span <= panel.last) & rows)
+    starts = starts[rows[starts + span] & (values[starts] != 0)]
+    moves = values[starts + span] / values[starts] - 1
     scales = np.full(len(panel.names), np.nan)
     for number in range(len(panel.names)):
         mine = moves[panel.series[starts] == number]
@@ -69,7 +69,7 @@ def centred(
     return torch.where(measured, scaled, 0.0), centre, spread
 
 
-def with_relative(scaling: Scaling, panel: Panel, rows: np.ndarray, columns: Sequence[int], horizon: int) -> Scaling:
+def with_relative(scaling: Scaling, panel: Panel, rows: np.ndarray, columns: Sequence[int], span: int) -> Scaling:
     """Return scales in which those of relative targets are of x / last - 1; a series without takes the median one.
 
     Args:
@@ -77,11 +77,16 @@ def with_relative(scaling: Scaling, panel: Panel, rows: np.ndarray, columns: Seq
         panel: the series.
         rows: [N] whether a row may be learned from.
         columns: which targets are relative.
-        horizon: steps that are forecast.
+        span: steps of the moves whose usual size is the scale.
     """
     scale = scaling.scale.copy()
     for column in columns:
-        found = relative_scale(panel, rows, column, horizon)
+        found = relative_scale(panel, rows, column, span)
         usual = float(np.median(found[np.isfinite(found)])) if np.isfinite(found).any() else 1.0
         scale[:, column] = np.where(np.isfinite(found), found, usual)
     return replace(scaling, scale=scale)
+
+
+def usual_span(context: int) -> int:
+    """Return the steps over which moves are as large as those that a past of `context` steps shows in the mean."""
+    return max(1, context // 2)

@@ -28,6 +28,7 @@ from .learned import Learned
 from .panel import Panel
 from .pictures import picture_of
 from .reading import ROW, SAMPLE, Reading, Tables, usual_season
+from .relative import usual_span
 from .scaling import Method
 from .schema import Schema
 from .splitting import Part, check_windows, parts_of, windows_of
@@ -332,7 +333,7 @@ class SeriesTask:
             found.calendar,
             self.scaling,
             self.relative,
-            self.horizon,
+            usual_span(self.context),
         )
         self._scale()
         if train.store is None:

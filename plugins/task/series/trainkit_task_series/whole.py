@@ -39,7 +39,7 @@ def whole_of(
         raise DataError("there is no window in the data", why=why, do="name data with more rows")
     first = np.searchsorted(panel.series, np.arange(len(panel.names)))
     begins = np.arange(len(panel)) - first[panel.series] < context
-    scaling, own = scaling_for(panel, learned, horizon, begins)
+    scaling, own = scaling_for(panel, learned, context, begins)
     windows = Windows(starts, context, horizon, panel.names)
     windows.store = learned.store(panel, scaling)
     told = [f"{item.place}: {item.text}" for item in findings]

@@ -120,6 +120,15 @@ def test_actions_are_those_of_unscaled_closes():
     assert set(labels_of(missing, 3, 0.005).tolist()) == {IGNORED_LABEL}
 
 
+def test_other_data_has_actions_too(tmp_path):
+    task = stocks()
+    task.fit(task.read(None, 0).train)
+    windows = task.whole(walk(tmp_path / "walk", 200))
+    assert windows.__getitems__([0])["action_labels"].shape == (1,)
+    assert "A" in windows.ids[0]
+    assert windows.warnings
+
+
 def test_forecasts_are_bars_that_can_be():
     batch = {"target_names": ("open", "high", "low", "close", "volume", "macd")}
     found = bounded(torch.tensor([[[5.0, 4.0, 6.0, 7.0, -3.0, -1.0]]]), batch)

@@ -33,7 +33,7 @@ def labels_of(batch: Batch, close: int, threshold: float) -> Tensor:
 
 
 class WithActions:
-    """Hold windows whose batches also tell the right action.
+    """Hold windows whose batches also tell the right action; all else is theirs.
 
     Args:
         windows: of a split.
@@ -51,11 +51,11 @@ class WithActions:
         batch: dict[str, Any] = self.windows.__getitems__(indices)
         return {**batch, "action_labels": labels_of(batch, self.close, self.threshold)}
 
-    @property
-    def ids(self) -> Sequence[str]:
-        """Return the name of each window."""
-        names: Sequence[str] = self.windows.ids
-        return names
+    def __getattr__(self, name: str) -> Any:
+        # Copying and unpickling ask before there are windows.
+        if name == "windows":
+            raise AttributeError(name)
+        return getattr(self.windows, name)
 
 
 def with_actions(answers: Sequence[Answer], logits: Tensor) -> list[Answer]:

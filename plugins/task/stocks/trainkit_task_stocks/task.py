@@ -12,7 +12,7 @@ import polars as pl
 from pydantic import Field
 from torch import Tensor, nn
 from trainkit.binding import bind_model
-from trainkit.contracts import Answer, Batch, Finding, Inspection, Sample, Splits
+from trainkit.contracts import Answer, Batch, Dataset, Finding, Inspection, Sample, Splits
 from trainkit.derived import BaseTask, DerivedTask
 from trainkit.errors import UsageError
 from trainkit.tables import Table, read_tables
@@ -36,7 +36,6 @@ BASE = {
     "horizon": 5,
     "season": 5,
     "calendar": (),
-    "scaling": "robust",
     "model": "nlinear",
     "quantiles": (),
 }
@@ -149,16 +148,16 @@ class StocksTask(DerivedTask):
             DataError: there is nothing to read, it cannot be used, or it breaks rules and the policy is to refuse.
         """
         splits: Splits = self.base.read(data, seed)
-        close = self._close
-        if close is None:
-            return splits
-        parts = {name: WithActions(part, close, self.threshold) for name, part in splits.items()}
+        parts = {name: self._with_actions(part) for name, part in splits.items()}
         return replace(splits, train=parts["train"], val=parts.get("val"), test=parts.get("test"))
 
-    @property
-    def _close(self) -> int | None:
+    def whole(self, data: Path) -> Dataset:
+        """Return every window of some data, seen by what was learned before."""
+        return self._with_actions(self.base.whole(data))
+
+    def _with_actions(self, windows: Dataset) -> Dataset:
         targets = self.base.reading.schema.targets
-        return targets.index("close") if "close" in targets else None
+        return WithActions(windows, targets.index("close"), self.threshold) if "close" in targets else windows
 
     def fit(self, train: Any) -> None:
         """Learn scales from the rows of training."""
