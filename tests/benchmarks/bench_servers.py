@@ -4,11 +4,12 @@
     PYTHONPATH=/tmp/peers python tests/benchmarks/bench_servers.py DATA [--seeds 5] [--steps 200]
 
 DATA holds Bitbrains traces as published (`bitbrains-rnd`). cpu, memory, disk and network; context 288, horizon 96,
-hidden 32, 8 heads, 7 quantiles; batches of 32, Adam, gradients clipped at .1, one thread. Reading, training,
-validation, test and all that is written count. Every model takes the same number of steps over as many windows, and
-the sums of the truth show that all are judged by the same windows of the test. `servers_naive.py` is the naive way: a
-model for each metric, one after the other in one process. Beside it the single-target ratio: trainkit with cpu as its
-only target and the others as inputs, beside the first of the four, from the start of the process to its end.
+hidden 32, 8 heads, 7 quantiles; batches of 32, Adam, gradients clipped at .1, one thread. Reading, training, one
+validation, test and all that is written count; trainkit's baselines and pictures are among that. Every model takes the
+same number of steps over as many windows, and the sums of the truth show that all are judged by the same windows of the
+test. `servers_naive.py` is the naive way: a model for each metric, one after the other in one process. Beside it the
+single-target ratio: trainkit with cpu as its only target and the others as inputs, beside the first of the four, from
+the start of the process to its end.
 
 The loss is the mean over levels, steps, windows, servers and targets, in standard deviations of the server and target
 before validation. Peak memory is that of the whole process. Seeds are pairs: ratios are medians of theirs. Without
@@ -85,7 +86,6 @@ def run_ours(job: Job, targets: int) -> None:
         settings={
             "task.targets": TARGETS[:targets],
             "task.observed": TARGETS[targets:],
-            "task.statics": ("series",),
             "task.context": CONTEXT,
             "task.horizon": HORIZON,
             "task.hidden": HIDDEN,
@@ -100,6 +100,7 @@ def run_ours(job: Job, targets: int) -> None:
             "loop.clip": CLIP,
             "optimizer.lr": job.rate,
             "optimizer.weight_decay": 0.0,
+            "evaluate.train_samples": 0,
             "seed": job.seed,
             "out": str(Path(job.out) / "run"),
         },

@@ -108,9 +108,9 @@ class Field:
 
     def finish(self) -> None:
         """Put the field into the picture, and its frame around it."""
-        from PIL import Image, ImageDraw
+        from PIL import ImageDraw
 
-        self.canvas.paste(self.picture.resize((self.width, self.height), Image.Resampling.BOX), (self.left, self.top))
+        self.canvas.paste(self.picture.reduce(FINER), (self.left, self.top))
         right, base = self.left + self.width, self.top + self.height
         ImageDraw.Draw(self.canvas).line((self.left, self.top, self.left, base, right, base), fill=FRAME, width=2)
 
