@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import nn
-from trainkit import hookimpl
+from trainkit import Technique, hookimpl
 from trainkit.contracts import Answer, Batch, Finding, Inspection, Outputs, Sample, Splits
 from trainkit.errors import UsageError
 from trainkit.live import Run
@@ -39,6 +39,7 @@ from .presets import PresetName, size_of
 from .sampler import Sampling
 from .sections import write_sections
 from .splits import BadSamples
+from .techniques import techniques
 from .tree import Node, structure_words, walk
 from .vocabulary import Tags
 
@@ -191,6 +192,19 @@ class LayoutTask:
             "metric.token-accuracy.pad_id": 0,
             "evaluate.monitor": "val/loss",
         }
+
+    @property
+    def techniques(self) -> Mapping[str, Technique]:
+        """Return what strategies may ask of this task, as far as options and data allow."""
+        return techniques(
+            is_diffusion=isinstance(self.order, DiffusionOrder),
+            has_pictures=self.has_pictures,
+            has_structures=self.has_structures,
+            dropout=self.regularisers["dropout"],
+            side=self.image_size,
+            patch=self.size.patch,
+            backbones=list(self.powers.folders),
+        )
 
     @property
     def gives(self) -> frozenset[str]:

@@ -21,6 +21,7 @@ from .splitting import Part, Parts, training
 from .times import Times
 
 Folding = Literal["expanding", "rolling", "purged"]
+ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Fold:
 
     Args:
         number: from 1.
-        count: of all folds.
+        count: of all folds; with 1 the rows of validation train, too, and none are validated on.
         folding: expanding, rolling or purged.
     """
 
@@ -38,19 +39,26 @@ class Fold:
     folding: Folding
 
     def __str__(self) -> str:
-        return f"{self.number}/{self.count}, {self.folding}"
+        return f"{self.number}/{self.count}, {self.folding}" if self.validates else ALL
+
+    @property
+    def validates(self) -> bool:
+        """Return whether there are rows to validate on."""
+        return self.count > 1
 
     @classmethod
     def of(cls, text: str | None, folding: Folding) -> Fold | None:
-        """Return the fold that a text as 2/5 names; raise UsageError if it names none."""
+        """Return the fold that a text as 2/5, or all, names; raise UsageError if it names none."""
         if text is None:
             return None
+        if text == ALL:
+            return cls(1, 1, folding)
         match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
         number, count = (int(match[1]), int(match[2])) if match else (0, 0)
         if count < 2 or not 1 <= number <= count:
             raise UsageError(
                 f"task.fold = {text!r} names no fold",
-                why="it is the number of a fold and how many there are, two at least",
+                why="it is the number of a fold and how many there are, two at least, or 'all'",
                 do="as 2/5: the second of five",
             )
         return cls(number, count, folding)
@@ -61,7 +69,8 @@ def folded(panel: Panel, parts: Parts, fold: Fold, purge: int, horizon: int) -> 
 
     Expanding and rolling: the last fold validates on the validation part, each one before on as many rows before that.
     Expanding trains on all that lies before, rolling on as much time as the first fold has. Purged cuts training and
-    validation part together into spans, and trains on what lies before and after, each window wholly on one side.
+    validation part together into spans, and trains on what lies before and after, each window wholly on one side. All
+    rows before the test train where the fold is 'all'.
 
     Args:
         panel: the series.
@@ -74,6 +83,8 @@ def folded(panel: Panel, parts: Parts, fold: Fold, purge: int, horizon: int) -> 
         DataError: there are not as many spans of a horizon.
     """
     train, val, test = parts
+    if not fold.validates:
+        return training(((train.begin, val.end),)), Part("val", ((val.end, val.end),)), test
     times = np.sort(panel.times[panel.times < val.end])
     if fold.folding == "purged":
         places = [round(number * len(times) / fold.count) for number in range(fold.count)]

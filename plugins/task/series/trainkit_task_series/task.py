@@ -98,7 +98,7 @@ class SeriesTask:
         split: shares of training, validation and test, by time; the same moments for all series.
         cuts: when validation and test begin and, if a third one is given, when the test ends, in place of shares.
         purge: steps between training and validation, and before test, that are in no part.
-        fold: of cross-validation, as 2/5: the second of five.
+        fold: of cross-validation, as 2/5: the second of five; all: validation belongs to training.
         folding: what a fold trains on: all rows before its validation, as many as the first fold, those on both sides.
         stride: steps from one training window to the next.
         eval_stride: the same for validation and test.
@@ -279,7 +279,7 @@ class SeriesTask:
 
     def _check(self, found: Read) -> None:
         """Raise DataError if there is no window to train on, or, in a fold, none to validate on."""
-        for part in found.parts[: 2 if self.fold else 1]:
+        for part in found.parts[: 2 if self.fold and self.fold.validates else 1]:
             check_windows(found.panel, part, len(found.windows[part.name]), self.context, self.horizon)
 
     def _remarks(self, found: Read) -> list[Finding]:
@@ -294,7 +294,7 @@ class SeriesTask:
             findings.append(Finding("short series", short[0], text, is_fault=False))
         findings += [
             Finding("empty part", ".", f"no window has its targets in the {part.name} part", is_fault=False)
-            for part in found.parts[1:]
+            for part in found.parts[1 if found.fold is None or found.fold.validates else 2 :]
             if not len(found.windows[part.name])
         ]
         train = found.parts[0].rows(panel)
@@ -309,6 +309,16 @@ class SeriesTask:
                 text = f"target {name!r} has no number in the training part"
                 findings.append(Finding("nothing measured", ".", text, is_fault=False))
         return findings
+
+    def fold_options(self, fold: str) -> Mapping[str, Any]:
+        """Return the options under which this task reads a fold; raise UsageError if it reads one already."""
+        if self.fold is not None:
+            raise UsageError(
+                f"task.fold = {self.fold} is a fold already, and fold = {fold} is asked for",
+                why="folds of the run set task.fold for each of its runs",
+                do="leave task.fold out",
+            )
+        return {"fold": fold}
 
     def inspect(self, data: Path) -> Inspection:
         """Look at data and tell all that is wrong with it."""

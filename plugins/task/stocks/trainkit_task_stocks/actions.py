@@ -25,11 +25,12 @@ def labels_of(batch: Batch, close: int, threshold: float) -> Tensor:
         threshold: least move to buy or sell, as a share of the last close.
     """
     loc, scale = batch["loc"][:, close].double(), batch["scale"][:, close].double()
-    closes = []
-    for part, step in (("past", -1), ("future", 0)):
-        close_then = batch[f"{part}_values"][:, step, close].double() * scale + loc
-        closes.append(torch.where(batch[f"{part}_observed_mask"][:, step, close], close_then, torch.nan))
-    return action_labels(*closes, threshold)
+
+    def close_at(part: str, step: int) -> Tensor:
+        values = batch[f"{part}_values"][:, step, close].double() * scale + loc
+        return torch.where(batch[f"{part}_observed_mask"][:, step, close], values, torch.nan)
+
+    return action_labels(close_at("past", -1), close_at("future", 0), threshold)
 
 
 class WithActions:
@@ -71,5 +72,5 @@ def with_actions(answers: Sequence[Answer], logits: Tensor) -> list[Answer]:
         data = {**answer.data, "action": action}
         text = "  ".join(f"{name} {share:.0%}" for name, share in action.items())
         files = {**answer.files, ".json": json.dumps(data, indent=1, allow_nan=False) + "\n"}
-        told.append(replace(answer, data=data, files=files, panels=[Panel("at the next close", text), *answer.panels]))
+        told.append(replace(answer, data=data, files=files, panels=[*answer.panels, Panel("at the next close", text)]))
     return told
