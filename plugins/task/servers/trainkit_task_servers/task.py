@@ -105,7 +105,8 @@ def told_cells(table: Table, ways: Ways) -> list[Finding]:
         above = table.frame.select(way.make(*map(as_number, names))).to_series() if UNITS[name] == "percent" else None
         if above is not None and (count := int((above > FULL).sum())):
             row = int((above > FULL).arg_max() or 0)
-            text = f"{name} is above 100 % in {count:,} of {counted(len(above), 'row')}, {float(max(above.drop_nulls())):.4g} at most: kept"
+            most = float(max(above.drop_nulls()))
+            text = f"{name} is above 100 % in {count:,} of {counted(len(above), 'row')}, {most:.4g} at most: kept"
             findings.append(Finding("above 100 %", table.place(row), text, is_fault=False))
     return findings
 
