@@ -341,6 +341,15 @@ class Stateful(Protocol):
     def load_state_dict(self, state: Any) -> Any: ...
 
 
+@runtime_checkable
+class Summarises(Protocol):
+    """Be a component that adds to the summary of a run."""
+
+    def summary(self) -> Mapping[str, Any]:
+        """Return what it came to, as JSON."""
+        ...
+
+
 def reading(target: Callable[..., Any], *names: str) -> type[Any]:
     """Return a subclass of `target` that reads these names, in the order of its own parameters.
 
