@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from .contracts import Summarises
 from .evaluation import evaluate, evaluate_baseline, switch_weights
 from .routine import write_row
 from .snapshot import restore_weights, saved_state
@@ -68,5 +69,10 @@ def summary(run: Run, results: Results, best_step: int | None) -> dict[str, Any]
         "best_checkpoints": [entry._asdict() for entry in run.best.ranking],
         "seconds": round(run.forecast.elapsed(), 3),
         "loading": run.workers.document(),
+        "summaries": {
+            label: dict(component.summary())
+            for label, component in run.components.items()
+            if isinstance(component, Summarises)
+        },
         "results": results,
     }
