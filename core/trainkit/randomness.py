@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     STEP = 4
     SELECTION = 5
     EVALUATION = 6
+    NOISE = 8
 
 
 def mixed(seed: int, purpose: Purpose, *words: int) -> int:
