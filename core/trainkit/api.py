@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .blame import told
+from .carrying import resume, start
 from .compose import compose
 from .config import layer_of
 from .contracts import Inspection
@@ -14,7 +15,7 @@ from .cost import Cost, measure
 from .documents import plan_document
 from .draft import Draft, make_draft
 from .errors import ExitCode, UsageError
-from .execution import RunResult, resume, start
+from .execution import RunResult
 from .foundrate import check_folder, record_of, save_found
 from .inspection import inspect, inspection_document
 from .kinds import KINDS
@@ -74,6 +75,7 @@ def run(
     metric: Any = None,
     adapter: Any = None,
     callback: Any = None,
+    folds: int | None = None,
     settings: Mapping[str, Any] | None = None,
     registry: Registry | None = None,
     listeners: Listeners = (),
@@ -92,6 +94,7 @@ def run(
         metric: what is measured.
         adapter: which weights learn.
         callback: what else happens.
+        folds: cross-validate by so many folds, then train on all of their samples: see `trainkit run --folds`.
         settings: everything else by dotted key, as {"loop.epochs": 5, "optimizer.lr": 3e-4, "out": "runs/first"}.
         registry: where names become components; all that is installed if not given.
         listeners: (label, object) pairs that hear the run's events.
@@ -102,7 +105,8 @@ def run(
     named = dict(
         zip(KINDS, (strategy, task, loss, augmenter, optimizer, scheduler, metric, adapter, callback), strict=True)
     )
-    return start(request_of(config, named, data, settings, registry, listeners))
+    asked = {**(settings or {}), **({"folds": folds} if folds is not None else {})}
+    return start(request_of(config, named, data, asked, registry, listeners))
 
 
 def preview(

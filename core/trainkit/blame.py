@@ -99,7 +99,15 @@ def moment_text(run: Run) -> str:
 
 def go_on(run: Run) -> str:
     """Return how to go on with a run."""
-    return f"go on: trainkit run --resume {shlex.quote(str(run.directory.path))}" if run.directory else "try again"
+    directory = directory_of(run)
+    return f"go on: trainkit run --resume {shlex.quote(str(directory))}" if directory else "try again"
+
+
+def directory_of(run: Run) -> Path | None:
+    """Return the run directory that a user knows: of a run that is a part of another one, that of the whole."""
+    if run.part_of is not None:
+        return run.part_of.directory
+    return run.directory.path if run.directory is not None else None
 
 
 def error_text(error: BaseException) -> str:

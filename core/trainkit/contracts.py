@@ -242,6 +242,23 @@ class Answers(Protocol):
 
 
 @runtime_checkable
+class Folds(Protocol):
+    """Be a task that cuts its data into folds itself, as time series do, which are never shuffled.
+
+    The samples of all other tasks are cut by the core: shuffled, stratified by `difficulty`, grouped by `groups`, else
+    by `ids`, and by content: samples that differ in nothing but the keys `id` and `source` are in one fold.
+    """
+
+    def fold_options(self, fold: str) -> Mapping[str, Any]:
+        """Return the options under which the task reads a fold.
+
+        That is '2/5', the second of five, or 'all', where what the folds validate on trains, too. Whatever the fold,
+        the test is the same.
+        """
+        ...
+
+
+@runtime_checkable
 class ChecksPlan(Protocol):
     """Be a task that cannot work under every plan."""
 

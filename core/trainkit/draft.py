@@ -19,6 +19,7 @@ from .conformity import asked
 from .contracts import ChecksPlan
 from .curve import check_schedule, probe_optimizer
 from .errors import DataError
+from .folds import layer_of_fold, read_fold
 from .kinds import LIST_KINDS, ONE_KINDS
 from .narrowing import narrowing_callbacks
 from .parts import Loader, Part
@@ -88,6 +89,11 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
     below.append(layer_of(task.defaults, f"task {config['task.use']}"))
     config = merged([*below, *user])
     settings = check_settings(config)
+    if settings.fold is not None:
+        below.append(layer_of_fold(task, config, user))
+        config = merged([*below, *user])
+        task_part = loader.part("task", config)
+        task = task_part.build()
     engine = _start(settings)
     splits = _read(task, settings)
     model = _build_model(task, settings)
@@ -157,14 +163,20 @@ def _start(settings: RunSettings) -> engines.Engine:
 
 
 def _read(task: Task, settings: RunSettings) -> Splits:
+    splits = read_fold(read_splits(task, settings), settings.fold, task, settings.seed)
+    with asked("the task", "fit the training data"):
+        task.fit(splits.train)
+    return splits
+
+
+def read_splits(task: Task, settings: RunSettings) -> Splits:
+    """Return what a task reads, before it is cut into folds; raise DataError for a split without samples."""
     path = Path(settings.data).expanduser() if settings.data is not None else None
     with asked("the task", "read the data"):
         splits = task.read(path, settings.seed)
     for name, dataset in splits.items():
         if len(dataset) == 0:
             raise DataError(f"the {name} split has no samples", where=splits.source or settings.data or "")
-    with asked("the task", "fit the training data"):
-        task.fit(splits.train)
     return splits
 
 

@@ -15,7 +15,7 @@ from .checkpoint import Checkpoint, Checkpoints
 from .compose import compose
 from .config import short_name
 from .documents import read_documents, write_documents
-from .draft import Draft, make_draft, restore_draft
+from .draft import Draft, restore_draft
 from .errors import CheckpointError, ExitCode, TrainkitError
 from .evaluation import Interrupted
 from .finish import Results, final_results, load_best, summary
@@ -57,9 +57,8 @@ class RunResult:
     model: nn.Module
 
 
-def start(request: Request) -> RunResult:
-    """Carry out a new run."""
-    draft = make_draft(request.layers, request.registry, request.live)
+def start(draft: Draft, request: Request) -> RunResult:
+    """Carry out the new run of a draft; the request's layers say what the user asked for."""
     # A request that is refused leaves no directory behind, so everything that can be refused is built before.
     built = compose(draft, None, request.listeners)
     if draft.settings.lr_find:
@@ -111,7 +110,7 @@ def _searched(draft: Draft, directory: RunDirectory, request: Request) -> Run:
         directory.status("interrupted", reason=TWICE, step=0, exit_code=int(ExitCode.INTERRUPTED))
         raise
     except (Exception, SystemExit) as error:
-        _note_failure(directory, error, step=0)
+        note_failure(directory, error, step=0)
         raise
     built = compose(draft, directory, request.listeners)
     built.signal = signal
@@ -199,13 +198,13 @@ def _carry_out(built: Run, directory: RunDirectory) -> RunResult:
         raise
     except (Exception, SystemExit) as error:
         reason = explained(built, error)
-        _note_failure(directory, reason, built.moment.step)
+        note_failure(directory, reason, built.moment.step)
         with contextlib.suppress(Exception):
             _announce_end(built, "failed")
         raise reason from error
 
 
-def _note_failure(directory: RunDirectory, reason: BaseException, step: int) -> None:
+def note_failure(directory: RunDirectory, reason: BaseException, step: int) -> None:
     """Write a failure into the status file; what fails here, as on a full disk, is a consequence of the first one."""
     code = reason.exit_code if isinstance(reason, TrainkitError) else ExitCode.INTERNAL
     # Twice: PyTorch raises the loss of a worker process from a signal handler, wherever the program is, and once.

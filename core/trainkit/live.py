@@ -19,6 +19,7 @@ from .errors import UsageError
 from .evaluation import Interrupted
 from .events import EventLists, resolve
 from .moment import Moment
+from .partof import PartOf
 from .plan import Plan
 from .record import Forecast, Gathered, InactiveTerms
 from .settings import RunSettings
@@ -84,6 +85,7 @@ class Run:
     stage_reasons: list[str] = field(default_factory=list)
     signal: int | None = None
     resumed: bool = False
+    part_of: PartOf | None = None
 
     def __post_init__(self) -> None:
         self._lasting = self.events

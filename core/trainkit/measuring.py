@@ -15,6 +15,7 @@ from .documents import read_documents
 from .draft import restore_draft
 from .errors import DataError, UsageError
 from .evaluation import evaluate, evaluate_baseline
+from .modelpath import model_path
 from .request import Request
 from .rundir import RunDirectory
 from .snapshot import restore_weights, saved_state
@@ -49,10 +50,10 @@ def trained_results(
         device: where to compute; where the run did if not given.
         request: registry, live objects, listeners, reporter.
     """
-    directory = RunDirectory.read(path)
+    directory = RunDirectory.read(model_path(path))
     if data is None:
         name = split or "test"
-        run, dataset = _on_own_data(directory, name, checkpoint, layers, device, request)
+        run, dataset = on_own_data(directory, name, checkpoint, layers, device, request)
     else:
         if split is not None:
             why = "all of the other data is measured, however a run would split it"
@@ -66,7 +67,7 @@ def trained_results(
     return results
 
 
-def _on_own_data(
+def on_own_data(
     directory: RunDirectory,
     split: str,
     checkpoint: str,
@@ -74,6 +75,7 @@ def _on_own_data(
     device: str | None,
     request: Request,
 ) -> tuple[Run, Dataset]:
+    """Return a run with the weights of a checkpoint, and a split of its data: see `trained_results`."""
     config, plan = read_documents(directory)
     config = changed_config(config, [NOT_EVALUATED], layers, device, request)
     draft = restore_draft(config, plan, request.registry, request.live)

@@ -12,6 +12,7 @@ from .blame import told
 from .conformity import asked
 from .contracts import Answers, Dataset
 from .errors import DataError, UsageError, printable
+from .modelpath import model_path
 from .reporting.answerfiles import AnswerFiles, empty_folder, numbered_folder, write_new
 from .reporting.answerpage import AnswerPage
 from .rundir import RunDirectory
@@ -105,7 +106,7 @@ def predictions(
         heard: told of each answer when it is written.
     """
     _check(inputs, how)
-    directory = RunDirectory.read(path)
+    directory = RunDirectory.read(model_path(path))
     trained = load_trained(directory, Answers, layers, how.checkpoint, how.device, request)
     dataset = _read(trained, inputs, request.report)
     settings = trained.run.settings

@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     STEP = 4
     SELECTION = 5
     EVALUATION = 6
+    FOLD = 7
     NOISE = 8
 
 

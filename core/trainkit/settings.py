@@ -103,6 +103,12 @@ class RunSettings(Section):
     """Name of the run, the start of its directory's name; the task's name if not set."""
     out: str | None = None
     """The run directory; a new one under runs/ if not set."""
+    folds: Annotated[int, Field(ge=2)] | None = None
+    """Cross-validate by so many folds of the training and validation samples: a run for each, in folds/ of this one."""
+    refit: bool = True
+    """After the folds, train once more on all of these samples, in final/, as long as the folds took to their best."""
+    fold: Annotated[str, Field(pattern=r"^(all|[0-9]+/[0-9]+)$")] | None = None
+    """Run on one fold alone, as 2/5: the second of five; all: on training and validation samples together."""
     lr_find: bool = False
     """Test learning rates before training and take what is found for optimizer.lr, as 'trainkit lr-find' suggests."""
     loop: LoopSettings = LoopSettings()

@@ -6,12 +6,9 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .errors import ExitCode
-
-if TYPE_CHECKING:
-    from .live import Run
 
 EXIT_CODES = {
     signal.SIGINT: ExitCode.INTERRUPTED,
@@ -21,8 +18,14 @@ EXIT_CODES = {
 }
 
 
+class Stoppable(Protocol):
+    """Look at the number of the signal that arrived, or None, wherever it can stop with its state saved."""
+
+    signal: int | None
+
+
 @contextlib.contextmanager
-def heard(run: Run) -> Iterator[None]:
+def heard(run: Stoppable) -> Iterator[None]:
     """Let a signal of EXIT_CODES end the run at its next step; a second SIGINT ends it at once, saving nothing.
 
     Handlers are those of the main thread; a run in another thread hears no signal.

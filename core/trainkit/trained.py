@@ -140,7 +140,7 @@ def load_trained(
     load_task_state(task, found)
     # The name stands in messages; another one than before takes the options along, which the task has already.
     label = f"{name} of {directory.path}"
-    config.add(layer_of({"task": label}, "evaluation"))
+    config.add(layer_of({"task": label, "fold": None}, "evaluation"))
     live = {**request.live, label: TrainedTask(task, _unread_splits(directory, found))}
     draft = restore_draft(config, plan, request.registry, live)
     # What stood in for the task while it was asked to read has done its part.

@@ -1,0 +1,69 @@
+"""The out-of-fold rows of each fold, written when it is done, and made again where a kill came between."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .blame import told
+from .hooks import hookimpl
+from .measuring import on_own_data
+from .outoffold import out_of_fold
+from .rundir import RunDirectory
+from .storage.filesystem import read_file
+
+if TYPE_CHECKING:
+    from .foldplan import PlannedFold
+    from .folds import Fold
+    from .live import Run
+    from .partof import PartOf
+    from .request import Request
+    from .signals import Stoppable
+
+ROWS = "out-of-fold.jsonl"
+MAX_BYTES = 2**31
+
+
+class FoldListener:
+    """Tell a run what it is a part of, hand it the signal that came before it, and write its out-of-fold rows.
+
+    Args:
+        part: what the run is a part of.
+        fold: what it validates on.
+        whole: what hears signals between runs.
+    """
+
+    def __init__(self, part: PartOf, fold: Fold, whole: Stoppable) -> None:
+        self.part, self.fold, self.whole = part, fold, whole
+
+    @hookimpl
+    def on_run_start(self, run: Run) -> None:
+        """Let the run know where it stands, and stop at once if a signal came while it was prepared."""
+        run.part_of = self.part
+        if self.whole.signal is not None:
+            run.signal = self.whole.signal
+
+    @hookimpl
+    def on_run_end(self, run: Run, status: str) -> None:
+        """Write what the best weights make of the samples that they have not seen."""
+        if status == "done" and run.splits.val is not None and run.directory is not None:
+            run.directory.write_bytes(ROWS, out_of_fold(run, self.fold.number, run.splits.val))
+
+
+def rows_of(path: Path, planned: PlannedFold, request: Request) -> bytes:
+    """Return the out-of-fold rows of a fold that is done.
+
+    Args:
+        path: the run directory of the cross-validation.
+        planned: the fold.
+        request: live objects and registry, for rows that have to be made again.
+    """
+    folder = path / planned.folder
+    if not (folder / ROWS).is_file():
+        # A kill came between the end of the run and its rows.
+        run, dataset = on_own_data(RunDirectory.read(folder), "val", "best", (), None, replace(request, listeners=()))
+        with told(run), contextlib.closing(RunDirectory.open(folder)) as directory:
+            directory.write_bytes(ROWS, out_of_fold(run, planned.fold.number, dataset))
+    return read_file(folder / ROWS, MAX_BYTES)

@@ -1,0 +1,72 @@
+"""Out-of-fold rows: what a fold's model makes of the samples that it has not seen, one JSON object a sample."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .answering import answers_of, evaluated, spread
+from .contracts import SAMPLE_ID, Answers
+from .data import BatchMaker, in_order
+from .evaluation import batches, switch_weights
+from .folds import names_of
+from .randomness import Purpose, seed_torch
+from .storage import strict_json
+from .tasks import lacking
+
+if TYPE_CHECKING:
+    from .contracts import Dataset
+    from .live import Run
+
+MOST_ANSWERS = 50
+
+
+def out_of_fold(run: Run, fold: int, dataset: Dataset) -> bytes:
+    """Return the JSON lines of a fold: `id`, `fold`, `loss`, and `answer` where the task answers inputs.
+
+    The loss is the mean over the sample by itself. Of more than 50 samples as many, evenly spread, are answered.
+
+    Args:
+        run: with the weights that are looked at.
+        fold: its number.
+        dataset: what it validates on.
+    """
+    with evaluated(run, "samples"):
+        losses = _losses(run, dataset)
+        answers = _answers(run, dataset)
+    switch_weights(run, training=False)
+    rows = [
+        {"id": name, "fold": fold, "loss": loss} | ({"answer": answers[index]} if index in answers else {})
+        for index, (name, loss) in enumerate(zip(names_of(dataset), losses, strict=True))
+    ]
+    return b"".join(strict_json.dumps(strict_json.without_special_numbers(row)).rstrip() + b"\n" for row in rows)
+
+
+def _losses(run: Run, dataset: Dataset) -> list[float]:
+    """Return the loss of each sample: as the loss tells it, else by batches of one."""
+    # What is drawn must not depend on when in a run the question comes.
+    seed_torch(run.settings.seed, Purpose.EVALUATION, 0)
+    found: list[float] = []
+    for batch in batches(run, dataset):
+        loss = run.forward(batch)[1].per_sample
+        if loss is None or len(loss) != len(batch[SAMPLE_ID]):
+            break
+        found += loss.tolist()
+    else:
+        return found
+    seed_torch(run.settings.seed, Purpose.EVALUATION, 0)
+    found = []
+    maker = BatchMaker(dataset, run.task.collate)
+    for row in in_order(dataset, 1):
+        loss_of_one = run.forward(run.engine.place(maker(0, row)))[1]
+        count = float(loss_of_one.count)
+        found.append(float(loss_of_one.sum) / count if count else float("nan"))
+    return found
+
+
+def _answers(run: Run, dataset: Dataset) -> dict[int, Any]:
+    if lacking(run.task, Answers):
+        return {}
+    rows = spread(len(dataset), MOST_ANSWERS)
+    size = run.settings.evaluate.batch_size or run.settings.loop.batch_size
+    answers = answers_of(run, run.task, dataset, rows, size, run.settings.seed)
+    return {row: answer.data for row, answer in zip(rows, answers, strict=True)}
