@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import printable
-from .rundir import rows
+from .rundir import METRICS, rows
 
 if TYPE_CHECKING:
     from .rundir import RunDirectory
@@ -37,6 +37,7 @@ class Facts:
         environment: as `environment` returns it.
         pictures: (title, PNG) pairs: the plot of the learning-rate range test, then what was shown last.
         search: the record of that test.
+        fold_curves: of a cross-validation the monitored value over steps, by fold.
     """
 
     name: str
@@ -49,6 +50,12 @@ class Facts:
     environment: Mapping[str, Any] = field(default_factory=dict)
     pictures: Sequence[tuple[str, bytes]] = ()
     search: Mapping[str, Any] = field(default_factory=dict)
+    fold_curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+
+    @property
+    def is_cross_validation(self) -> bool:
+        """Return whether this is the report of several runs."""
+        return "runs" in self.summary
 
     def stages(self) -> list[Mapping[str, Any]]:
         """Return the planned stages."""
@@ -108,7 +115,18 @@ def read_facts(directory: RunDirectory) -> Facts:
         environment=stored("environment.json", {}),
         pictures=[*range_test_picture(directory.path), *newest_pictures(directory.path)],
         search=stored("lr_find.json", {}),
+        fold_curves=_fold_curves(directory.path, summary),
     )
+
+
+def _fold_curves(path: Path, summary: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
+    """Return the monitored value over steps of each fold that is done."""
+    monitor, curves = summary.get("monitor", ""), {}
+    for run in summary.get("runs", ()):
+        there = path / run["directory"] / METRICS
+        if run["fold"] != "all" and there.exists():
+            curves[f"fold {run['fold']}"] = [(row["step"], row[monitor]) for row in rows(there) if monitor in row]
+    return curves
 
 
 def environment() -> dict[str, Any]:

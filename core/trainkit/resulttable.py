@@ -100,21 +100,27 @@ def overall(results: Results, monitor: str = "", *, details: bool = True) -> Tab
     names = _names(results)
     splits = [split for split in reversed(SPLITS) if any(_has(results[name], split) for name in names)]
     columns = [(name, tuple(split for split in splits if _has(results[name], split))) for name in names]
+    shown = overall_names(results, details=details)
+    main = monitor.partition("/")[2]
+    rows = [
+        (
+            label_of(name, results),
+            tuple(measured(results[who].get(f"{split}/{name}")) for who, mine in columns for split in mine),
+        )
+        for name in shown
+    ]
+    groups = tuple(("" if name == MODEL else name, mine) for name, mine in columns if mine)
+    return Table("", groups, tuple(rows), main=label_of(main, results) if main in shown else "")
+
+
+def overall_names(results: Results, *, details: bool = True) -> list[str]:
+    """Return the names, without their split, of what holds for whole splits, in the order of rows: see `overall`."""
     # Parts of a loss that have figures, too, stand beside these.
     elsewhere = {place.part for place in map(place_of, _metrics(results)) if place.metric != LOSS}
     shown = [name for name in _metrics(results) if _is_overall(place_of(name), elsewhere)]
     if not details:
         shown = [name for name in shown if not ((level := NUMBERED.fullmatch(name)) and level[1] in shown)]
-    main = monitor.partition("/")[2]
-    rows = [
-        (
-            _label(name, results),
-            tuple(measured(results[who].get(f"{split}/{name}")) for who, mine in columns for split in mine),
-        )
-        for name in sorted(shown, key=_order(shown))
-    ]
-    groups = tuple(("" if name == MODEL else name, mine) for name, mine in columns if mine)
-    return Table("", groups, tuple(rows), main=_label(main, results) if main in shown else "")
+    return sorted(shown, key=_order(shown))
 
 
 def by_part(results: Results, split: str) -> list[Table]:
@@ -192,7 +198,7 @@ def _is_overall(place: Place, elsewhere: set[str]) -> bool:
     return not place.part or (place.metric == LOSS and place.part not in elsewhere)
 
 
-def _label(name: str, results: Results) -> str:
+def label_of(name: str, results: Results) -> str:
     """Return the label of a row: a metric with the name of its main figure, or, indented, a figure."""
     metric, _, rest = name.partition("/")
     main = main_figure(metric, map(place_of, _metrics(results)))

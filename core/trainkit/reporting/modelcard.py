@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from trainkit.errors import printable
+from trainkit.foldtable import INTERVAL, WHOLE, fold_table, in_words, run_table
 from trainkit.report import (
     Facts,
     component_rows,
@@ -28,6 +29,7 @@ def model_card(facts: Facts) -> str:
         f"# {text(facts.name)}",
         _what(facts),
         "## Results\n\n" + (_results(facts) or "There are no final results yet."),
+        _folds(facts),
         "## Data\n\n" + _data(facts),
         "## Training\n\n" + _training(facts),
         "## Use\n\n" + _use(facts),
@@ -62,7 +64,9 @@ def _what(facts: Facts) -> str:
         )
         if summary.get("stop_reason"):
             lines.append(f"It ended early: {text(summary['stop_reason'])}.")
-        if summary.get("best_step") is not None and summary.get("best") is not None:
+        if facts.is_cross_validation:
+            lines.append(text(f"{WHOLE}."))
+        elif summary.get("best_step") is not None and summary.get("best") is not None:
             monitor = text(summary.get("monitor", ""))
             lines.append(f"Best checkpoint: step {summary['best_step']}, {monitor} {number(summary['best'])}.")
             others = [f"step {e['step']} ({number(e['value'])})" for e in summary.get("best_checkpoints", [])[1:]]
@@ -76,6 +80,15 @@ def _results(facts: Facts) -> str:
     parts = [part for part in by_part(facts.results, last_split(facts.results)) if part.group == PART]
     tables = [_table(table.head(), table.body()), *(f"{text(p.title)}:\n\n{_table(p.head(), p.body())}" for p in parts)]
     return "\n\n".join(found for found in tables if found)
+
+
+def _folds(facts: Facts) -> str:
+    table = fold_table(facts.summary, details=False)
+    if not table.rows:
+        return ""
+    words = f"{text(in_words(facts.summary))}. {INTERVAL}"
+    runs = _table(*run_table(facts.summary))
+    return "\n\n".join(["## Folds", words, _table(table.head(), table.body()), runs])
 
 
 def _data(facts: Facts) -> str:
@@ -103,12 +116,13 @@ def _use(facts: Facts) -> str:
     # Where the run was made; what is no plain path may not become a command.
     run = out if isinstance(out, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._/-]*", out) else ""
     run = run or f"runs/{_shell(facts.name)}"
+    place = "final/" if facts.is_cross_validation else ""
     return (
         f"```bash\ntrainkit evaluate {run} --split test   # measure the best checkpoint again\n"
         f"trainkit predict {run} INPUT...        # answer new inputs with it\n"
         f"trainkit run --resume {run}            # go on from the newest checkpoint\n```\n\n"
-        "The weights are `checkpoints/checkpoint-*/model.safetensors`; `checkpoints/best.json` names the best. "
-        "They hold no code."
+        f"The weights are `{place}checkpoints/checkpoint-*/model.safetensors`; "
+        f"`{place}checkpoints/best.json` names the best. They hold no code."
     )
 
 

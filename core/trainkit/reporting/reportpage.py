@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from trainkit.errors import printable
+from trainkit.foldtable import INTERVAL, WHOLE, fold_table, in_words, run_table
 from trainkit.report import Facts, component_rows, duration, number, readable, stage_table, value_text
 from trainkit.resulttable import SPLITS, Table, by_part, overall
 
@@ -64,6 +65,7 @@ def page(facts: Facts) -> str:
         _tiles(facts),
         _notes(facts),
         _section("Results", _results(facts)),
+        _section("Folds", _folds(facts)),
         _section("Curves", _curves(facts.rows)),
         _section("Pictures", figures(facts.pictures)),
         _section("Plan", _plan(facts)),
@@ -102,7 +104,7 @@ def _tiles(facts: Facts) -> str:
     samples = " / ".join(str(count) for count in data.get("samples", {}).values())
     tiles = [
         ("status", summary.get("status")),
-        (f"best {summary.get('monitor', '')}, step {summary.get('best_step')}", number(summary.get("best"))),
+        (_best_label(facts), number(summary.get("best"))),
         ("optimizer steps", number(summary.get("steps"))),
         ("epochs", number(summary.get("epochs"))),
         ("training time", duration(summary.get("seconds"))),
@@ -116,6 +118,13 @@ def _tiles(facts: Facts) -> str:
     return f'<div class="tiles">{cells}</div>' if cells else ""
 
 
+def _best_label(facts: Facts) -> str:
+    monitor = facts.summary.get("monitor", "")
+    if facts.is_cross_validation:
+        return f"best {monitor}, mean of the folds"
+    return f"best {monitor}, step {facts.summary.get('best_step')}"
+
+
 def _notes(facts: Facts) -> str:
     return _section("Notes", "".join(f'<p class="note">{text(note)}</p>' for note in facts.notes()))
 
@@ -124,9 +133,23 @@ def _results(facts: Facts) -> str:
     table = overall(facts.results, str(facts.summary.get("monitor", "")))
     if not table.rows:
         return ""
-    note = '<p class="soft">The best checkpoint on every split, beside predictors that have learned nothing.</p>'
+    looked_at = "The best checkpoint on every split"
+    if facts.is_cross_validation:
+        looked_at = WHOLE
+    note = f'<p class="soft">{text(looked_at)}, beside predictors that have learned nothing.</p>'
     parts = [part for split in SPLITS for part in by_part(facts.results, split)]
     return (note if len(facts.results) > 1 else "") + _result_table(table) + "".join(map(_part, parts))
+
+
+def _folds(facts: Facts) -> str:
+    table = fold_table(facts.summary)
+    if not table.rows:
+        return ""
+    note = f'<p class="soft">{text(in_words(facts.summary))}. {text(INTERVAL)}</p>'
+    drawing = chart(facts.fold_curves) if max(map(len, facts.fold_curves.values()), default=0) > 1 else ""
+    monitor = text(facts.summary.get("monitor", ""))
+    figure = f'<div class="charts"><figure><h3>{monitor} by fold</h3>{drawing}</figure></div>' if drawing else ""
+    return note + _result_table(table) + figure + _table(*run_table(facts.summary))
 
 
 def _part(table: Table) -> str:
