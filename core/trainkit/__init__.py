@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .errors import DataError, ExitCode, PluginError, TrainkitError, UsageError
     from .hooks import hookimpl
     from .metrics import SumMetric
-    from .plan import Plan, Selection, Setting, Situation, Stage
+    from .plan import Plan, Selection, Setting, Situation, Stage, Technique
     from .registry import Registry
 
 __version__ = "0.1.0"
@@ -46,6 +46,7 @@ _HOMES = {
     "Setting": "plan",
     "Situation": "plan",
     "Stage": "plan",
+    "Technique": "plan",
     "Registry": "registry",
 }
 
@@ -66,6 +67,7 @@ __all__ = [
     "Splits",
     "Stage",
     "SumMetric",
+    "Technique",
     "TrainkitError",
     "UsageError",
     "__version__",

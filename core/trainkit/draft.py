@@ -97,7 +97,7 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
     engine = _start(settings)
     splits = _read(task, settings)
     model = _build_model(task, settings)
-    situation = _situation(splits, engine, model)
+    situation = _situation(splits, engine, model, task, config)
     choice = _chosen_strategy(loader, config, situation)
     config.choose("strategy", choice)
     strategy = loader.part("strategy", config).build()
@@ -133,7 +133,7 @@ def restore_draft(config: Config, plan: Plan, registry: Registry, live: Mapping[
     task: Task = loader.part("task", config).build()
     splits = _read(task, settings)
     model = _build_model(task, settings)
-    situation = _situation(splits, engine, model)
+    situation = _situation(splits, engine, model, task, config)
     return _draft(config, settings, loader, engine, task, splits, situation, plan, model)
 
 
@@ -186,18 +186,22 @@ def _build_model(task: Task, settings: RunSettings) -> nn.Module:
         return task.build_model()
 
 
-def _situation(splits: Splits, engine: engines.Engine, model: nn.Module) -> Situation:
+def _situation(splits: Splits, engine: engines.Engine, model: nn.Module, task: Task, config: Config) -> Situation:
     return Situation(
         train_samples=len(splits.train),
         val_samples=len(splits.val) if splits.val is not None else 0,
         test_samples=len(splits.test) if splits.test is not None else 0,
         device=engine.device.type,
         devices=torch.cuda.device_count() if engine.is_cuda else 1,
+        half_precision=engines.half_precision(engine.device),
         cores=os.cpu_count() or 1,
         memory_bytes=engines.memory_bytes(engine.device),
         parameter_groups=_parameter_groups(model),
         has_difficulty=getattr(splits.train, "difficulty", None) is not None,
         has_quality=getattr(splits.train, "quality", None) is not None,
+        has_augmenter=bool(config.listed("augmenter")),
+        defaults={key: value.value for key, value in layer_of(task.defaults, "task").items()},
+        techniques=dict(getattr(task, "techniques", {})),
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -66,6 +68,13 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def half_precision(device: torch.device) -> Literal["bf16", "fp16"] | None:
+    """Return the half precision in which a device is faster than in single precision, or None on a CPU."""
+    if device.type != "cuda":
+        return None
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
 def choose_precision(name: str, device: torch.device) -> Precision:
     """Return the precision of a setting; raise UsageError where the device does not offer it."""
     if name == "auto":
@@ -94,6 +103,17 @@ def start(device: str, precision: str, deterministic: bool, threads: int | None,
         torch.use_deterministic_algorithms(deterministic)
     chosen = choose_device(device)
     return Engine(chosen, choose_precision(precision, chosen))
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU, or of the processor as the system tells it."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine() or "cpu"
 
 
 def memory_bytes(device: torch.device) -> int | None:

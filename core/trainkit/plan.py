@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
@@ -23,19 +23,56 @@ class ParameterGroup(Record):
     parameters: int
 
 
+class Technique(Record):
+    """Say how a task makes use of a technique of training, or why it cannot.
+
+    Args:
+        settings: by dotted key, what switches it on.
+        strength: which of these keys says how much of it there is; '' where it is on or off.
+        trainable: patterns of the weights that it trains in a stage of their own.
+        lacking: why the task cannot use it; '' where it can.
+    """
+
+    settings: dict[str, Any] = {}
+    strength: str = ""
+    trainable: tuple[str, ...] = ()
+    lacking: str = ""
+
+
 class Situation(Record):
-    """Say what a strategy may know before it plans."""
+    """Say what a strategy may know before it plans.
+
+    Args:
+        train_samples: originals in the training split.
+        val_samples: samples of the validation split.
+        test_samples: samples of the test split.
+        device: cpu or cuda.
+        devices: how many of them the machine has.
+        half_precision: bf16 or fp16, where the device is faster in it; None where it is not.
+        cores: of the machine.
+        memory_bytes: of the device.
+        parameter_groups: the parameters of each top-level part of the model.
+        has_difficulty: whether samples have a difficulty.
+        has_quality: whether samples have a quality.
+        has_augmenter: whether something makes variants of a sample.
+        defaults: the settings that the task proposes, by dotted key.
+        techniques: what the task makes of techniques, by name; one that is not there it knows nothing of.
+    """
 
     train_samples: int
     val_samples: int = 0
     test_samples: int = 0
     device: str = "cpu"
     devices: int = 1
+    half_precision: Literal["bf16", "fp16"] | None = None
     cores: int = 1
     memory_bytes: int | None = None
     parameter_groups: tuple[ParameterGroup, ...] = ()
     has_difficulty: bool = False
     has_quality: bool = False
+    has_augmenter: bool = False
+    defaults: dict[str, Any] = {}
+    techniques: dict[str, Technique] = {}
 
     @property
     def parameters(self) -> int:

@@ -20,7 +20,7 @@ from trainkit.contracts import IGNORED_LABEL, Answer, Batch, Finding, Inspection
 from trainkit.draft import make_draft
 from trainkit.errors import DataError
 from trainkit.live import Run
-from trainkit.plan import Plan, Setting, Situation, Stage
+from trainkit.plan import Plan, Setting, Situation, Stage, Technique
 from trainkit.testing.tinyfiles import SPLITS, Sequences, bars, fingerprint, read_sequences
 
 VOCABULARY = 13
@@ -87,6 +87,13 @@ class TinyTask:
     sample_keys = frozenset({"tokens"})
     adjustable = frozenset({"guidance", "on_bad_sample"})
     defaults: Mapping[str, Any] = {"metric": [], "callback": [], "loop.batch_size": 4}
+    techniques: Mapping[str, Technique] = {
+        "dropout": Technique(settings={"task.dropout": 0.1}, strength="task.dropout"),
+        "label-smoothing": Technique(
+            settings={"loss.use": "cross-entropy", "loss.label_smoothing": 0.1}, strength="loss.label_smoothing"
+        ),
+        "guidance": Technique(lacking="answers are drawn without a condition"),
+    }
 
     def __init__(
         self,
