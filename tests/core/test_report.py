@@ -233,6 +233,11 @@ class TestCharts:
         assert list(charts["loss"]) == ["train/loss", "val/loss"]
         assert list(charts["f1"]) == ["val/f1", "val/f1/exact", "val/f1/recall"]
 
+    def test_what_a_machine_did_stands_last_each_figure_by_itself(self) -> None:
+        tags = ["system/cpu_percent", "train/gradient_noise", "val/f1", "raw/val/f1", "time/eta", "system/gpu_watts"]
+        charts = dict(chart_series([dict.fromkeys(["step", *tags], 1)]))
+        assert list(charts) == ["f1", "gradient noise", "system/cpu percent", "system/gpu watts"]
+
     def test_many_figures_leave_the_main_one_alone_and_parts_stand_beside_each_other(self) -> None:
         figures = [f"val/error/{figure}" for figure in "abcdefg"]
         parts = [f"val/error/{figure}/{part}" for figure in ("mase", "a") for part in ("cpu", "disk", "step-3")]

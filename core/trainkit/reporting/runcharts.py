@@ -13,7 +13,9 @@ from .axes import Points
 # More figures of a metric than this in one chart cannot be told apart, and hardly have one scale.
 MOST_FIGURES, MOST_PARTS = 6, 12
 SPLITS = ("train/", "val/")
-LATE = {"learning_rate": 3, "grad_norm": 4}
+# Further tags, each with a chart of its own.
+ALONE = ("curriculum/", "system/")
+LATE = {"learning_rate": 3, "grad_norm": 4, "gradient_noise": 4}
 
 
 def chart_series(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, dict[str, Points]]]:
@@ -46,7 +48,7 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, fl
         if not isinstance(step, int | float) or not math.isfinite(step):
             continue
         for tag, value in row.items():
-            if tag.startswith((*SPLITS, "curriculum/")) and isinstance(value, int | float):
+            if tag.startswith((*SPLITS, *ALONE)) and isinstance(value, int | float):
                 curves.setdefault(tag, []).append((float(step), float(value)))
     return curves
 
