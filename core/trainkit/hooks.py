@@ -105,7 +105,8 @@ class KindHooks:
         """Return a `torch.optim.lr_scheduler.LRScheduler`; the core passes `optimizer` and `total_steps`.
 
         What it makes hears events as long as its schedule lasts. With an attribute `requires_metric` that is True it
-        waits for validations, of the tag in its `monitor` if it has one: a run without them is refused.
+        waits for validations, of the tag in its `monitor` if it has one: a run without them is refused. One that
+        restarts has an attribute `cycle`, the number of the cycle to which the next step belongs.
         """
         raise NotImplementedError
 

@@ -5,8 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 from trainkit import UsageError
+from trainkit.api import start
+from trainkit.plan import Stage
 from trainkit.testing import CallbackConformance
-from trainkit_callback_early_stopping.early_stopping import EarlyStopping, Judge, improves, is_falling
+from trainkit.testing.resuming import assert_resumes
+from trainkit.testing.tiny import tiny_request
+from trainkit_callback_early_stopping.early_stopping import CycleMinimum, EarlyStopping, Judge, improves, is_falling
 
 
 class FakeRun:
@@ -15,6 +19,7 @@ class FakeRun:
     def __init__(self, monitor="val/loss", mode="min"):
         self.monitor, self.monitor_mode = monitor, mode
         self.moment, self.stages = SimpleNamespace(progress=0.5, stage=0), ("only",)
+        self.scheduler = None
         self.stopped, self.ended = [], []
         self.stop, self.end_stage = self.stopped.append, self.ended.append
 
@@ -73,7 +78,7 @@ def test_in_stage_scope_the_stage_ends_and_the_next_begins_anew():
     run, callback = FakeRun(), EarlyStopping(patience=2, scope="stage")
     assert heard(callback, [1.0, 1.0, 1.0], run) == 3
     assert run.stopped == []
-    callback.on_stage_start()
+    callback.on_stage_start(run)
     run.ended.clear()
     assert heard(callback, [5.0, 4.0, 4.0], run) is None
 
@@ -132,3 +137,50 @@ def test_adaptive_judges_a_moving_average():
     judge.is_over(1.0)
     judge.is_over(0.0)
     assert judge.best == pytest.approx(0.7)
+
+
+def test_a_cycle_is_judged_by_its_least_value_when_it_is_over():
+    minimum = CycleMinimum()
+    heard = [minimum.hear(value, cycle) for value, cycle in [(3, 0), (1, 0), (2, 1), (5, 1), (4, 2), (9, 2)]]
+    assert heard == [None, None, 1, None, 4, None]
+
+
+def test_restarts_do_not_use_up_patience():
+    values = [1.0, 0.5, 0.9, 0.8, 0.4, 0.9, 0.8, 0.3]
+    run, every = FakeRun(), EarlyStopping(patience=2, cycles=False)
+    assert heard(every, values, run) == 4
+    run, callback = FakeRun(), EarlyStopping(patience=2)
+    cycles = [0, 1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5]
+    for value, cycle in zip([*values, 0.9, 0.4, 0.9, 0.5], cycles, strict=True):
+        assert run.stopped == []
+        run.scheduler = SimpleNamespace(cycle=cycle)
+        callback.after_evaluation(run, "val", {"val/loss": value})
+    assert run.stopped == ["no improvement of val/loss for 2 cycles of the schedule"]
+
+
+def test_values_that_are_not_finite_end_it_inside_a_cycle_too():
+    run = FakeRun()
+    run.scheduler = SimpleNamespace(cycle=0)
+    assert heard(EarlyStopping(), [1.0, math.nan, math.nan, 0.9, math.nan, math.nan], run) is None
+    assert heard(EarlyStopping(), [1.0, math.nan, math.nan, math.nan], run) == 4
+
+
+def test_a_run_with_restarts_hears_its_cycles(tmp_path):
+    settings = {"scheduler.use": "cosine-restarts", "scheduler.first_cycle": 6, "scheduler.cycle_factor": 1}
+    callback = EarlyStopping(patience=1, min_delta=1e9)
+    asked = {"out": str(tmp_path / "run"), "scheduler.warmup": 0, "evaluate.every_steps": 2, **settings}
+    result = start(tiny_request(asked, stages=[Stage(epochs=5)], callbacks=[callback]))
+    # The first cycle sets the best value, the second does not improve it.
+    assert (result.summary["steps"], callback.minimum.cycle) == (12, 2)
+    assert "for 1 cycles of the schedule" in result.summary["stop_reason"]
+
+
+@pytest.mark.parametrize("options", [{"adaptive": True}, {}])
+def test_two_and_three_epochs_are_five(options, tmp_path):
+    settings = {"optimizer.lr": 0.02, "evaluate.every_steps": 3}
+    if not options:
+        settings |= {"scheduler.use": "cosine-restarts", "scheduler.first_cycle": 7, "scheduler.cycle_factor": 1}
+    straight = assert_resumes(
+        tmp_path, lambda: [EarlyStopping(patience=2, min_delta=0.2, delta="relative", **options)], [4, 9], settings
+    )
+    assert straight.exists()

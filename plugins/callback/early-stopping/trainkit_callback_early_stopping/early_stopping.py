@@ -104,21 +104,46 @@ class Judge:
         self.not_finite = state["not_finite"]
 
 
+class CycleMinimum:
+    """Give the least value of each cycle of a schedule that restarts, when the cycle is over.
+
+    Right after a restart values are worse for a while: judged one by one they would use up all patience.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self, cycle: int = 0) -> None:
+        """Forget all values, at the beginning of a stage in this cycle."""
+        self.cycle = cycle
+        self.least: float | None = None
+
+    def hear(self, value: float, cycle: int) -> float | None:
+        """Hear a finite value and the cycle of the next step; return the minimum of a cycle that is over, or None."""
+        least = value if self.least is None else min(self.least, value)
+        if cycle == self.cycle:
+            self.least = least
+            return None
+        self.cycle, self.least = cycle, None
+        return least
+
+
 class EarlyStopping:
     """End the run, or its stage, when the monitored validation value no longer improves.
 
-    It counts evaluations of the validation split and begins anew with each stage. The best checkpoint is kept by the
-    run anyhow and is the one evaluated at the end. Its state is saved, so a resumed run stops where the uninterrupted
-    one would have.
+    It counts evaluations of the validation split and begins anew with each stage. Under a schedule that restarts it
+    counts cycles instead, each by its best value. The best checkpoint is kept by the run anyhow and is the one
+    evaluated at the end. Its state is saved, so a resumed run stops where the uninterrupted one would have.
 
     Args:
-        patience: evaluations in a row without improvement.
+        patience: evaluations in a row without improvement; under restarts, cycles.
         min_delta: least improvement that counts.
         delta: whether min_delta is absolute or a share of the best value.
         monitor: tag of the value, as val/loss; what decides about the best checkpoint if not set.
         mode: whether the value should fall (min) or rise (max); auto is the run's own answer for its monitored value.
         adaptive: judge a moving average, and be twice as patient while the values clearly improve.
         scope: what ends: the run, or only the stage.
+        cycles: whether a schedule that restarts is judged at the ends of its cycles.
     """
 
     def __init__(
@@ -130,6 +155,7 @@ class EarlyStopping:
         mode: Literal["auto", "min", "max"] = "auto",
         adaptive: bool = False,
         scope: Literal["run", "stage"] = "run",
+        cycles: bool = True,
     ) -> None:
         if monitor is not None and mode == "auto":
             raise UsageError(
@@ -140,12 +166,15 @@ class EarlyStopping:
         self.monitor = monitor
         self.mode = mode
         self.scope = scope
+        self.cycles = cycles
+        self.minimum = CycleMinimum()
         self.judge = Judge(patience, min_delta, relative=delta == "relative", adaptive=adaptive)
 
     @hookimpl
-    def on_stage_start(self) -> None:
+    def on_stage_start(self, run: Run) -> None:
         """Begin anew: another selection of samples and another learning rate make other values."""
         self.judge.reset()
+        self.minimum.reset(getattr(run.scheduler, "cycle", 0))
 
     @hookimpl
     def after_evaluation(self, run: Run, split: str, results: Mapping[str, float]) -> None:
@@ -155,9 +184,16 @@ class EarlyStopping:
             return
         tag = self.monitor or run.monitor
         mode = run.monitor_mode if self.mode == "auto" else self.mode
-        if not self.judge.is_over(self._read(tag, results) * (-1 if mode == "max" else 1)):
+        value, unit = self._read(tag, results) * (-1 if mode == "max" else 1), "evaluations"
+        if (cycle := getattr(run.scheduler, "cycle", None)) is not None and self.cycles and math.isfinite(value):
+            self.judge.not_finite, unit = 0, "cycles of the schedule"
+            least = self.minimum.hear(value, cycle)
+            if least is None:
+                return
+            value = least
+        if not self.judge.is_over(value):
             return
-        reason = f"no improvement of {tag} for {self.judge.without_improvement} evaluations"
+        reason = f"no improvement of {tag} for {self.judge.without_improvement} {unit}"
         if self.judge.not_finite >= MOST_NOT_FINITE:
             reason = f"{tag} was not finite for {self.judge.not_finite} evaluations"
         if self.scope == "stage":
@@ -177,9 +213,11 @@ class EarlyStopping:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the judge's state."""
-        return self.judge.state_dict()
+        """Return the judge's state, and what was heard of the present cycle."""
+        return {**self.judge.state_dict(), "cycle": self.minimum.cycle, "least": self.minimum.least}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         self.judge.load_state_dict(state)
+        # Runs that were begun before cycles were judged have saved none.
+        self.minimum.cycle, self.minimum.least = state.get("cycle", 0), state.get("least")

@@ -95,3 +95,14 @@ def test_a_cycle_of_no_steps_is_refused():
     with pytest.raises(UsageError, match="a cycle needs a length"):
         CosineRestarts(optimizer(), 100, first_cycle=0.0)
     assert cosine_restarts(0, 1) == 1.0
+
+
+@pytest.mark.parametrize(("factor", "numbers"), [(1, [0, 0, 1, 1, 2, 2, 3]), (2, [0, 0, 1, 1, 1, 1, 2])])
+def test_cycles_are_counted_from_the_end_of_the_warm_up(factor, numbers):
+    scheduler = CosineRestarts(optimizer(0.3), 20, first_cycle=2, cycle_factor=factor, warmup=3)
+    found = []
+    for _ in range(3 + len(numbers)):
+        found.append(scheduler.cycle)
+        scheduler.optimizer.step()
+        scheduler.step()
+    assert found == [0, 0, 0, *numbers]

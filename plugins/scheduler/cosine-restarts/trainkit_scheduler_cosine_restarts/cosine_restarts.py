@@ -32,6 +32,13 @@ def cycle_of(step: int, first_cycle: int, cycle_factor: int) -> tuple[int, int]:
     return step, length
 
 
+def cycle_number(step: int, first_cycle: int, cycle_factor: int) -> int:
+    """Return the number of the cycle, from 0, in which a step lies; see `cycle_of`."""
+    if cycle_factor == 1:
+        return step // first_cycle
+    return round(math.log(cycle_of(step, first_cycle, cycle_factor)[1] / first_cycle, cycle_factor))
+
+
 def cosine_restarts(step: int, first_cycle: int, cycle_factor: int = 1, floor: float = 0.0) -> float:
     """Return the factor on the learning rate: floor + (1 - floor) (1 + cos(pi x)) / 2, x from 0 to 1 in each cycle.
 
@@ -108,6 +115,11 @@ class CosineRestarts(FactorScheduler):
     def first_cycle(self) -> int:
         """Return the steps of the first cycle."""
         return first_cycle_steps(self.wanted_cycle, self.cycle_factor, self.steps)
+
+    @property
+    def cycle(self) -> int:
+        """Return the number of the cycle, from 0, to which the next step belongs; the warm-up is part of the first."""
+        return cycle_number(max(0, self.last_epoch - self.warmup), self.first_cycle, self.cycle_factor)
 
     @property
     def floor(self) -> float:
