@@ -1,11 +1,16 @@
-"""A limit on the optimizer steps of a plan, for machines on which a step is dear."""
+"""What a recipe is worth here: a limit on its steps where a step is dear, its values on the scale of the task."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .plan import Situation, Stage, admitted, stage_length
+from .plan import Setting, Situation, Stage, admitted, stage_length
+
+EVALUATIONS_OF_SHORT_RUN = 10
+DRAWS_TO_AUGMENT = 50
+FEW_STEPS, RATE_OF_FEW_STEPS = 5000, 1e-3
+USUAL = {"loop.batch_size": 16, "optimizer.lr": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,7 @@ class Budget:
         steps: optimizer steps of these stages.
         full_steps: optimizer steps of the recipe.
         note: what was shortened and how to get it all; '' where nothing was.
+        augments: whether what makes variants of samples is worth it.
     """
 
     stages: tuple[Stage, ...]
@@ -25,19 +31,46 @@ class Budget:
     steps: int
     full_steps: int
     note: str = ""
+    augments: bool = True
+
+    @property
+    def is_short(self) -> bool:
+        """Return whether the recipe was shortened."""
+        return bool(self.note)
+
+    def settings(self) -> dict[str, Setting]:
+        """Return what a short run needs besides: more evaluations, and no augmenter where it is not worth it."""
+        found = {}
+        if self.is_short:
+            every = max(1, self.steps // EVALUATIONS_OF_SHORT_RUN)
+            reason = f"a short run: about {EVALUATIONS_OF_SHORT_RUN} evaluations find the best checkpoint better"
+            found["evaluate.every_steps"] = Setting(value=every, reason=reason)
+        if not self.augments:
+            reason = f"a short run draws each sample fewer than {DRAWS_TO_AUGMENT} times: they stay as they are"
+            found["augmenter"] = Setting(value=[], reason=reason)
+        return found
 
 
 def within_cpu_steps(
     situation: Situation, recipe: tuple[Stage, ...], variants: int, batch_size: int, cpu_steps: int | None
 ) -> Budget:
-    """Return a recipe's budget: all of it on an accelerator, about `cpu_steps` optimizer steps elsewhere."""
+    """Return a recipe's budget: all of it on an accelerator, about `cpu_steps` optimizer steps elsewhere.
+
+    Where nothing augments, an epoch draws each sample once. So it does, and without augmentation, in a run so short
+    that it draws each sample fewer than 50 times: it has enough to learn from samples as they are [reading].
+    """
     samples = situation.train_samples
+    if not situation.has_augmenter:
+        variants = 1
     limit = cpu_steps if situation.device == "cpu" else None
     stages, drawn = limit_steps(recipe, samples, variants, batch_size, limit)
-    steps = total_steps(stages, samples, drawn, batch_size)
     full = total_steps(recipe, samples, variants, batch_size)
     if (stages, drawn) == (recipe, variants):
-        return Budget(stages, drawn, steps, full)
+        return Budget(stages, drawn, full, full)
+    augments = situation.has_augmenter and draws(stages, drawn) >= DRAWS_TO_AUGMENT
+    if not augments:
+        stages, drawn = limit_steps(recipe, samples, 1, batch_size, limit)
+    steps = total_steps(stages, samples, drawn, batch_size)
     kept = f"{_epochs(stages)} of {_epochs(recipe)} epochs"
     if variants > 1:
         kept += f" and {drawn} of {variants} variants"
@@ -45,7 +78,34 @@ def within_cpu_steps(
         f"no accelerator: {kept}, to stay near {limit} optimizer steps. "
         f"The full recipe takes {full:,}: --set strategy.cpu_steps=none"
     )
-    return Budget(stages, drawn, steps, full, note)
+    return Budget(stages, drawn, steps, full, note, augments or not situation.has_augmenter)
+
+
+def draws(stages: Sequence[Stage], variants: int) -> float:
+    """Return how often the stages draw a sample, on average over all samples."""
+    return sum((stage.epochs or 0) * variants * stage.selection.easiest for stage in stages)
+
+
+def scaled(situation: Situation, key: str, preset: float) -> float:
+    """Return a preset's value for a task: larger by as much as what the task proposes is larger than usual."""
+    return preset * float(situation.defaults.get(key, USUAL[key])) / USUAL[key]
+
+
+def batch_size_of(situation: Situation, given: int | None, preset: int) -> int:
+    """Return the batch size that is given, or that of a preset on the scale of the task."""
+    return given or max(1, round(scaled(situation, "loop.batch_size", preset)))
+
+
+def rate_of(situation: Situation, given: float | None, preset: float, budget: Budget, reason: str) -> Setting:
+    """Return the peak learning rate: what is given, or the preset's, or a larger one where steps are few [reading]."""
+    if given is not None:
+        return Setting(value=given, reason="the rate that was asked for")
+    large = max(preset, RATE_OF_FEW_STEPS)
+    if budget.steps < FEW_STEPS and large > preset:
+        instead = f" instead of {budget.full_steps:,}" if budget.is_short else ""
+        reason = f"{budget.steps:,} steps{instead}: few steps have to be large ones"
+        preset = large
+    return Setting(value=scaled(situation, "optimizer.lr", preset), reason=reason)
 
 
 def _epochs(stages: Sequence[Stage]) -> str:

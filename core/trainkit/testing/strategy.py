@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from trainkit.config import default_layer, layer_of, merged
 from trainkit.kinds import LIST_KINDS, ONE_KINDS
 from trainkit.parts import Loader
-from trainkit.plan import ParameterGroup, Plan, Situation
+from trainkit.plan import ParameterGroup, Plan, Situation, Technique
 from trainkit.registry import Registry
 from trainkit.settings import check_settings
 
 from .component import ComponentConformance
 
 LARGEST = 10_000_000
+TECHNIQUES = (
+    "few-shot", "unfreezing", "variance-aware", "dropout", "experts", "modality-weighting", "multi-scale", "guidance",
+    "label-smoothing", "stochastic-depth", "feature-noise", "dynamic-weighting",
+)  # fmt: skip
 
 
 class StrategyConformance(ComponentConformance):
@@ -23,11 +27,19 @@ class StrategyConformance(ComponentConformance):
     kind = "strategy"
 
     def situations(self) -> Iterator[Situation]:
-        """Yield situations over the strategy's range of samples, with and without a GPU, difficulty and quality."""
+        """Yield situations over the range of samples: with and without a GPU, with a task that offers all or nothing.
+
+        A task that offers all has difficulty, quality, an augmenter, a batch size of its own and every technique, by
+        options `task.TECHNIQUE`.
+        """
         low, high = self.build().samples or (1, LARGEST)
         high = LARGEST if high is None else high
         powers = [2**k for k in range(int(math.log2(LARGEST)) + 1)]
         counts = sorted({max(low, 1), low + 1, (low + high) // 2, high, *(n for n in powers if low <= n <= high)})
+        techniques = {
+            name: Technique(settings={f"task.{name}": 0.1}, strength=f"task.{name}", trainable=(f"{name}.*",))
+            for name in TECHNIQUES
+        }
         groups = (ParameterGroup(name="encoder", parameters=80_000), ParameterGroup(name="head", parameters=20_000))
         for samples in (n for n in counts if low <= n <= high):
             for device in ("cpu", "cuda"):
@@ -40,6 +52,10 @@ class StrategyConformance(ComponentConformance):
                         parameter_groups=groups,
                         has_difficulty=told,
                         has_quality=told,
+                        half_precision="bf16" if device == "cuda" else None,
+                        has_augmenter=told,
+                        defaults={"loop.batch_size": 32} if told else {},
+                        techniques=techniques if told else {},
                     )
 
     def plans(self) -> Iterator[Plan]:
@@ -88,13 +104,19 @@ class StrategyConformance(ComponentConformance):
             check_settings(config)
             config.check_lists()
             for kind in ONE_KINDS:
-                if config.options(kind):
+                # The options of a task are those that its techniques name.
+                if config.options(kind) and kind != "task":
                     assert f"{kind}.use" in proposed, f"the plan sets {kind} options but names no {kind}"
                     loader.part(kind, config)
             for kind in LIST_KINDS:
                 loader.listed(kind, config)
 
     def test_chooses_no_strategy_and_no_task(self) -> None:
-        """A plan neither names a strategy nor a task: those were chosen before it was asked."""
+        """A plan neither names a strategy nor a task, which were chosen before it was asked, nor sets their options.
+
+        Options of the task that a technique of the situation names are what it may set.
+        """
+        offered = {f"task.{name}" for name in TECHNIQUES}
         for plan in self.plans():
-            assert not any(key.partition(".")[0] in ("strategy", "task") for key in plan.settings)
+            keys = {key for key in plan.settings if key.partition(".")[0] in ("strategy", "task")}
+            assert keys <= offered, f"no technique of the situation names {', '.join(sorted(keys - offered))}"

@@ -20,7 +20,8 @@ def baseline_plan(
     budget = within_cpu_steps(situation, recipe, 1, batch_size, cpu_steps)
     settings = {
         "loop.batch_size": Setting(value=batch_size, reason="a modest batch that fits everywhere"),
-        "loop.variants": Setting(value=1, reason="the baseline does not augment"),
+        "loop.variants": Setting(value=1, reason="an epoch draws each sample once"),
+        "augmenter": Setting(value=[], reason="the baseline does not augment"),
         "loop.clip": Setting(value=1.0, reason="guards against the rare large gradient"),
         "optimizer.use": Setting(value="adamw", reason="the usual first choice"),
         "optimizer.lr": Setting(value=lr, reason="AdamW's usual rate for small models"),

@@ -1,16 +1,23 @@
-"""2001 to 10000 samples: a curriculum from easy samples to all of them, at falling learning rates."""
+"""2001 to 10000 samples: a curriculum from easy samples to all of them, at falling rates, experts at its end."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt
 from trainkit import Plan, Selection, Setting, Situation, Stage
-from trainkit.budget import within_cpu_steps
+from trainkit.budget import Budget, batch_size_of, within_cpu_steps
+from trainkit.techniques import Want, left_out, own_strength, settings_for, usable
 
 Share = Annotated[float, Field(gt=0, le=1)]
+Named = Literal["experts", "data-dropout", "modality-weighting", "multi-scale", "dropout"]
 STAGE_NAMES = ("easy", "medium", "all")
-EVALUATIONS_OF_SHORT_RUN = 10
+BATCH_SIZE = 16
+SHARE_OF_EXPERTS = 0.4
+SAVING = 0.2
+DROPOUT_FACTOR, MOST_DROPOUT = 3, 0.5
+OF_TASK: tuple[str, ...] = tuple(name for name in get_args(Named) if name != "data-dropout")
 
 
 def curriculum(epochs: tuple[int, ...], shares: tuple[float, ...], lr_factors: tuple[float, ...]) -> tuple[Stage, ...]:
@@ -21,26 +28,55 @@ def curriculum(epochs: tuple[int, ...], shares: tuple[float, ...], lr_factors: t
     )
 
 
+def with_experts(stages: tuple[Stage, ...], trainable: tuple[str, ...]) -> tuple[Stage, ...]:
+    """Return stages whose last gives two fifths of all epochs, or all but one of its own, to experts."""
+    last = stages[-1]
+    whole = last.epochs or 1
+    length = min(whole - 1, round(SHARE_OF_EXPERTS * sum(stage.epochs or 0 for stage in stages)))
+    if length < 1:
+        return stages
+    base = last.model_copy(update={"epochs": whole - length})
+    return (*stages[:-1], base, last.model_copy(update={"name": "experts", "epochs": length, "trainable": trainable}))
+
+
+def wanted(situation: Situation, budget: Budget, without: Sequence[str] = ()) -> list[Want]:
+    """Return the techniques that phase 2 wants of a task, those of `without` left out."""
+    wants = [
+        Want("multi-scale", "what is seen at several resolutions should be judged alike"),
+        Want("modality-weighting", "the last stage balances what is seen and what is structure"),
+    ]
+    if any(stage.name == "experts" for stage in budget.stages):
+        wants.append(Want("experts", "after the base model, each expert learns its own share of the noise"))
+    if (dropout := own_strength(situation, "dropout")) is not None and not budget.is_short:
+        strength = round(min(MOST_DROPOUT, DROPOUT_FACTOR * dropout), 3)
+        wants.append(Want("dropout", f"{DROPOUT_FACTOR} times the task's own {dropout:g}", strength))
+    return [want for want in wants if want.name not in without]
+
+
 def phase2_plan(
     situation: Situation,
     epochs: tuple[int, int, int] = (20, 30, 50),
     shares: tuple[float, float, float] = (0.33, 0.67, 1.0),
     lr_factors: tuple[float, float, float] = (1.0, 0.5, 0.1),
-    batch_size: int = 16,
+    batch_size: int | None = None,
     variants: int = 10,
     lr: float = 1e-3,
     weight_decay: float = 1e-3,
     patience: int = 12,
     cpu_steps: int | None = 600,
+    without: Sequence[str] = (),
 ) -> Plan:
     """Return the plan of phase 2 for a situation; the arguments are those of `Phase2`."""
-    samples = situation.train_samples
+    samples, batch = situation.train_samples, batch_size_of(situation, batch_size, BATCH_SIZE)
     recipe = curriculum(epochs, shares if situation.has_difficulty else (1.0, 1.0, 1.0), lr_factors)
-    budget = within_cpu_steps(situation, recipe, variants, batch_size, cpu_steps)
+    if (experts := usable(situation, "experts")) and "experts" not in without:
+        recipe = with_experts(recipe, experts.trainable)
+    budget = within_cpu_steps(situation, recipe, variants, batch, cpu_steps)
     drawn = budget.variants
     seen = "as it is, once an epoch" if drawn == 1 else f"in {drawn} variants an epoch"
+    callbacks = ["tensorboard", "early-stopping"]
     settings = {
-        "loop.batch_size": Setting(value=batch_size, reason="enough samples for steadier gradients than phase 1 has"),
+        "loop.batch_size": Setting(value=batch, reason="enough samples for steadier gradients than phase 1 has"),
         "loop.variants": Setting(value=drawn, reason=f"each of {samples} samples is seen {seen}"),
         "loop.clip": Setting(value=1.0, reason="a new stage begins with a jump of the learning rate"),
         "optimizer.use": Setting(value="adamw", reason="the usual first choice"),
@@ -49,41 +85,61 @@ def phase2_plan(
         "scheduler.use": Setting(value="cosine", reason="within each stage from its rate down to a tenth"),
         "scheduler.warmup": Setting(value=0.05, reason="a short rise at the start of each stage"),
         "scheduler.floor": Setting(value=0.1, reason="a stage ends where the next one can take over"),
-        "callback": Setting(value=["tensorboard", "early-stopping"], reason="curves, and an end when learning ends"),
         "callback.early-stopping.scope": Setting(value="stage", reason="a stage that stagnates gives way to the next"),
+        "callback.early-stopping.adaptive": Setting(value=True, reason="a stage that still improves may go on longer"),
         "callback.early-stopping.patience": Setting(value=patience, reason="stages are short"),
         "callback.early-stopping.min_delta": Setting(value=1e-3, reason="smaller gains are noise"),
     }
-    notes: list[str] = []
+    if "data-dropout" not in without:
+        callbacks.append("data-dropout")
+        saved = f"later epochs need not see every sample: {SAVING:.0%} fewer back-propagated over the run"
+        settings["callback.data-dropout.target_saving"] = Setting(value=SAVING, reason=saved)
+    settings["callback"] = Setting(value=callbacks, reason="curves, stages that end in time, epochs that grow shorter")
+    settings |= settings_for(situation, wanted(situation, budget, without)) | budget.settings()
+    return Plan(
+        strategy="phase2",
+        stages=budget.stages,
+        settings=settings,
+        notes=_notes(situation, budget, variants, without),
+    )
+
+
+def _notes(situation: Situation, budget: Budget, variants: int, without: Sequence[str]) -> tuple[str, ...]:
+    notes = []
     if not situation.has_difficulty:
-        notes.append("the data has no difficulty, so every stage takes all samples")
-    if budget.note:
-        every = max(1, budget.steps // EVALUATIONS_OF_SHORT_RUN)
-        reason = f"a short run: about {EVALUATIONS_OF_SHORT_RUN} more evaluations find the best checkpoint better"
-        settings["evaluate.every_steps"] = Setting(value=every, reason=reason)
-        notes.append(budget.note)
-    return Plan(strategy="phase2", stages=budget.stages, settings=settings, notes=tuple(notes))
+        notes.append("left out: curriculum: the data has no difficulty, so every stage takes all samples")
+    notes += [budget.note] if budget.note else []
+    if not situation.has_augmenter and variants > 1:
+        notes.append(f"left out: {variants} variants: nothing augments, and equal samples only make an epoch longer")
+    notes += left_out(situation, [name for name in OF_TASK if name not in without])
+    if budget.is_short and usable(situation, "dropout") and "dropout" not in without:
+        notes.append(
+            "left out: dropout: a short run sees each sample too seldom to overfit; it stays at the task's own"
+        )
+    return tuple(notes)
 
 
 class Phase2:
     """Train in three stages: the easy third of the samples, two thirds, then all, at falling learning rates.
 
-    Each stage has its own cosine and may end early. Where the data has no difficulty, all stages take all samples.
+    Each stage has its own cosine and may end early. Where the data has no difficulty, all stages take all samples. A
+    task with experts gives them two fifths of all epochs, at the end. Data dropout leaves a fifth of the samples out.
 
     Args:
         epochs: length of each stage.
         shares: share of the easiest samples in each stage.
         lr_factors: factor on the learning rate in each stage.
-        batch_size: samples of a batch.
-        variants: how often an epoch draws each sample; all but the first are augmented.
+        batch_size: samples of a batch; 16 for a task that usually takes 16, in proportion for others.
+        variants: how often an epoch draws each sample; all but the first are augmented. Once where nothing augments.
         lr: peak learning rate of the first stage.
         weight_decay: decay of AdamW.
         patience: evaluations without improvement that end a stage.
         cpu_steps: most optimizer steps on a machine without an accelerator: epochs shrink first, in proportion, then
             variants; none for no limit.
+        without: techniques to leave out, by name.
 
     Source: phase preset of the layout domain [impl]; shares by rank of difficulty instead of by element count, one
-    patience for all stages, and the limit on CPU steps [reading].
+    patience for all stages, experts inside the third stage, and the limit on CPU steps [reading].
     """
 
     samples: tuple[int, int | None] | None = (2001, 10000)
@@ -93,12 +149,13 @@ class Phase2:
         epochs: tuple[PositiveInt, PositiveInt, PositiveInt] = (20, 30, 50),
         shares: tuple[Share, Share, Share] = (0.33, 0.67, 1.0),
         lr_factors: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 0.5, 0.1),
-        batch_size: PositiveInt = 16,
+        batch_size: PositiveInt | None = None,
         variants: PositiveInt = 10,
         lr: PositiveFloat = 1e-3,
         weight_decay: PositiveFloat = 1e-3,
         patience: PositiveInt = 12,
         cpu_steps: PositiveInt | None = 600,
+        without: tuple[Named, ...] = (),
     ) -> None:
         self.epochs = epochs
         self.shares = shares
@@ -109,6 +166,7 @@ class Phase2:
         self.weight_decay = weight_decay
         self.patience = patience
         self.cpu_steps = cpu_steps
+        self.without = without
 
     def plan(self, situation: Situation) -> Plan:
         """Return the plan for a situation."""
@@ -123,4 +181,5 @@ class Phase2:
             self.weight_decay,
             self.patience,
             self.cpu_steps,
+            self.without,
         )
