@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from trainkit import hookimpl
@@ -36,11 +36,12 @@ def clock(seconds: float | None) -> str:
 
 def facts(run: Run, row: Mapping[str, float]) -> dict[str, str]:
     """Return what a progress display says, by name."""
-    found = {
+    found = {"fold": fold_name(run)} if run.part_of is not None else {}
+    found |= {
         "step": f"{run.moment.step}/{run.total_steps}",
         # Between its end and the start of the next one, and after the last, an epoch is still the one that is told.
         "epoch": str(max(1, run.moment.epoch + run.moment.epoch_started)),
-        "done": f"{100 * run.moment.progress:.0f}%",
+        "done": f"{100 * steps_done(run) / steps_in_all(run):.0f}%",
     }
     names = {
         "loss": "train/loss",
@@ -51,10 +52,27 @@ def facts(run: Run, row: Mapping[str, float]) -> dict[str, str]:
     found |= {name: f"{row[tag]:.4g}" for name, tag in names.items() if tag in row}
     if run.best.value is not None:
         found["best"] = f"{run.best.value:.4g}@{run.best.step}"
-    found["elapsed"] = clock(run.forecast.elapsed())
+    elapsed = run.forecast.elapsed()
+    found["elapsed"] = clock(elapsed + (run.part_of.seconds_before if run.part_of is not None else 0.0))
     if "time/eta" in row:
-        found["eta"] = clock(row["time/eta"])
+        left = row["time/eta"]
+        found["eta"] = clock(left if run.part_of is None else run.part_of.remaining(elapsed, left))
     return found
+
+
+def fold_name(run: Run) -> str:
+    """Return what a run is in its cross-validation, as 2/5 or final."""
+    return run.part_of.name.removeprefix("fold ") if run.part_of is not None else ""
+
+
+def steps_done(run: Run) -> int:
+    """Return the steps behind a run and what it is a part of; parts that ended early count as planned."""
+    return run.moment.step + (run.part_of.steps_before if run.part_of is not None else 0)
+
+
+def steps_in_all(run: Run) -> int:
+    """Return the planned steps of a run, or of what it is a part of."""
+    return run.part_of.total_steps if run.part_of is not None else run.total_steps
 
 
 def opening(run: Run) -> str:
@@ -63,6 +81,8 @@ def opening(run: Run) -> str:
     place = f" in {run.directory.path}" if run.directory is not None else ""
     if run.resumed:
         place += f", resumed at step {run.moment.step}"
+    if run.part_of is not None and run.part_of.number:
+        return f"{run.part_of.name}: {len(run.splits.train)} training samples, {run.total_steps} steps{place}"
     return (
         f"{run.config['task.use']}, {run.splits.source}: {len(run.splits.train)} training samples, "
         f"strategy {run.plan.strategy}, {learning:,} parameters learn, "
@@ -82,7 +102,8 @@ class PlainProgress:
     def on_run_start(self, run: Run) -> None:
         """Say what begins, and what the data wants to be known."""
         print(opening(run), file=self.stream, flush=True)
-        for warning in run.splits.warnings:
+        self.row = {}
+        for warning in news(run):
             print(f"warning: {warning}", file=self.stream, flush=True)
 
     @hookimpl
@@ -122,17 +143,20 @@ class RichProgress:
     def on_run_start(self, run: Run) -> None:
         """Draw the bar."""
         self.progress.console.print(opening(run), markup=False, highlight=False)
-        for warning in run.splits.warnings:
+        self.row = {}
+        for warning in news(run):
             self.progress.console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
         self.progress.start()
-        self.bar = self.progress.add_task("training", total=run.total_steps, completed=run.moment.step, facts="")
+        if self.bar is None:
+            self.bar = self.progress.add_task("training", total=steps_in_all(run), facts="")
+        self.progress.update(self.bar, total=steps_in_all(run), completed=steps_done(run), facts="")
 
     @hookimpl
     def on_log(self, run: Run, row: Mapping[str, float]) -> None:
         """Move the bar."""
         self.row |= row
         shown = {k: v for k, v in facts(run, self.row).items() if k not in ("done", "elapsed")}
-        self.progress.update(self.bar, completed=run.moment.step, facts=" ".join(f"{k} {v}" for k, v in shown.items()))
+        self.progress.update(self.bar, completed=steps_done(run), facts=" ".join(f"{k} {v}" for k, v in shown.items()))
 
     @hookimpl
     def before_evaluation(self, split: str) -> None:
@@ -151,10 +175,19 @@ class RichProgress:
         self.progress.console.print(closing(run, status), markup=False, highlight=False)
 
 
+def news(run: Run) -> Sequence[str]:
+    """Return what the data wants to be known; what the first fold told is known to the others."""
+    return () if run.part_of is not None and run.part_of.number else run.splits.warnings
+
+
 def closing(run: Run, status: str) -> str:
     """Return the line that a run ends with."""
     reason = f": {run.stop_reason}" if run.stop_reason else ""
     line = f"{status} at step {run.moment.step}/{run.total_steps} after {clock(run.forecast.elapsed())}{reason}"
+    if run.part_of is not None:
+        line = f"{run.part_of.name}: {line}"
+        line += f", best {run.monitor} {run.best.value:.4g}" if run.best.value is not None else ""
     if status in ("interrupted", "stopped") and run.directory is not None:
-        line += f"\nresume: trainkit run --resume {shlex.quote(str(run.directory.path))}"
+        directory = run.part_of.directory if run.part_of is not None else run.directory.path
+        line += f"\nresume: trainkit run --resume {shlex.quote(str(directory))}"
     return line

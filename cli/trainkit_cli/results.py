@@ -38,6 +38,12 @@ def print_tables(title: str, results: Mapping[str, Mapping[str, Any]], elsewhere
         click.echo(f"\nby {' and '.join(dict.fromkeys(rest))}: {elsewhere}")
 
 
+def print_one(title: str, table: Table) -> None:
+    """Print a table under a title."""
+    click.echo(_bold(title))
+    _print(table)
+
+
 def _print(table: Table, most: int | None = None, elsewhere: str = "") -> None:
     shown = _whole_parts(table.rows, most) if most is not None else table.rows
     heads = 2 if any(head for head, _ in table.groups) else 1

@@ -44,11 +44,33 @@ def print_results(result: RunResult) -> None:
     from .results import print_tables
 
     summary = result.summary
-    if summary["results"]:
+    if "runs" in summary:
+        print_folds(result)
+    elif summary["results"]:
         weights = "last weights" if summary["best_step"] is None else "best checkpoint"
         title = f"results ({weights}; trivial baselines beside it)"
         print_tables(title, summary["results"], f"see {result.directory}/report.html", summary["monitor"])
     click.echo(f"run directory: {result.directory}")
+
+
+def print_folds(result: RunResult) -> None:
+    """Print what a cross-validation came to: the figures by fold, and the final model on the test."""
+    from trainkit.foldtable import INTERVAL, fold_table, in_words
+
+    from .results import print_one, print_tables
+
+    summary = result.summary
+    table = fold_table(summary, details=False)
+    if table.rows:
+        print_one("validation by fold (trivial baselines beside it)", table)
+        click.echo(f"{in_words(summary)}\n{INTERVAL}\n")
+    test = {
+        who: {tag: value for tag, value in rows.items() if tag.startswith("test/")}
+        for who, rows in summary["results"].items()
+    }
+    if any(test.values()):
+        title = "test by the final model (trivial baselines beside it)"
+        print_tables(title, test, f"see {result.directory}/report.html", summary["monitor"])
 
 
 def print_json(document: dict[str, Any]) -> None:
