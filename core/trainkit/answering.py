@@ -61,7 +61,7 @@ def evaluated(run: Run, what: str) -> Iterator[None]:
         what: what listeners hear in place of a split.
     """
     started = time.perf_counter()
-    with _random_states_kept(), _announced(run, what), evaluating(run):
+    with random_states_kept(), _announced(run, what), evaluating(run):
         yield
     run.forecast.evaluated(time.perf_counter() - started, is_new=False)
 
@@ -78,7 +78,8 @@ def _announced(run: Run, what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _random_states_kept() -> Iterator[None]:
+def random_states_kept() -> Iterator[None]:
+    """Put PyTorch's random states back as they were."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices):
         yield

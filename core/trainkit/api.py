@@ -22,6 +22,7 @@ from .kinds import KINDS
 from .lrfind import Search, find_in
 from .measuring import trained_results
 from .prediction import Asked, Prediction, Predictions, predictions
+from .prices import price_table
 from .rangetest import Axis, RangeTest, Rule
 from .registry import Registry
 from .request import Listeners, Request, request_of
@@ -277,8 +278,17 @@ def show(
     return contact_sheet(request_of(config, named, data, settings, registry, ()), samples, variants)
 
 
-def cost_of(draft: Draft) -> Cost:
-    """Return the measured cost of a draft: a few real steps on this machine, thrown away."""
+def cost_of(draft: Draft, prices: str | Path | None = None) -> Cost:
+    """Return the measured cost of a draft: a few real steps on this machine, thrown away.
+
+    Args:
+        draft: as `preview` returns it.
+        prices: a price table that goes before the user's own and the one that comes along.
+
+    Raises:
+        TrainkitError: UsageError for a price table that is none.
+    """
+    table = price_table(None if prices is None else Path(prices).expanduser())
     built = compose(draft)
     with told(built):
-        return measure(built)
+        return measure(built, table)

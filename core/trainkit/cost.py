@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .ahead import Ahead, ahead_of
+from .checkpoint import Checkpoints
 from .data import EpochBatches, windows
-from .evaluation import evaluating, results_of
+from .engine import device_name
 from .loop import admitted_draws, enter_stage, train_step
+from .prices import Price, price_of
+from .probe import rehearsal_seconds, relative_costs, sample_seconds
 from .rangetest import STEPS
-from .routine import evaluations_left
+from .snapshot import take_snapshot
 
 if TYPE_CHECKING:
     from .live import Run
@@ -30,35 +36,60 @@ class Cost:
     """Hold the forecast of a run.
 
     Args:
-        seconds_per_step: median of the probe's steps, the first left out; loading by one process included.
-        loading_share: the share of it that is loading.
-        seconds: all steps, those of a learning-rate range test included, and all evaluations, the latter by the
-            measured time of one batch.
+        seconds_per_step: mean over the plan; loading by one process included.
+        loading_share: the share of it that is loading, in the first stage.
+        seconds: all steps, those of a learning-rate range test included, all evaluations and all checkpoints.
+        evaluating: the part of `seconds` that evaluations take, by the measured time of one batch, and what components
+            do at each of them, as pictures of answers.
+        saving: the part of `seconds` that checkpoints take, one for each evaluation, by the measured time of one.
         parameters: all parameters of the model.
         learning: those that learn in the first stage.
         weight_bytes: weights and gradients.
         optimizer_bytes: the optimizer's state, measured.
         activation_bytes: what the backward pass keeps, measured.
+        device: name of the device.
+        devices: how many of them work.
+        price: what an hour of the device costs, where the price table says so.
     """
 
     seconds_per_step: float
     loading_share: float
     seconds: float
+    evaluating: float
+    saving: float
     parameters: int
     learning: int
     weight_bytes: int
     optimizer_bytes: int
     activation_bytes: int
+    device: str
+    devices: int = 1
+    price: Price | None = None
 
     @property
     def memory_bytes(self) -> int:
         """Return the memory of training, without the libraries."""
         return self.weight_bytes + self.optimizer_bytes + self.activation_bytes
 
+    def amount(self, seconds: float | None = None) -> float | None:
+        """Return the money for so many seconds, those of the run if not given; None for a device without a price."""
+        return None if self.price is None else self.price.amount(self.seconds if seconds is None else seconds)
 
-def measure(run: Run) -> Cost:
-    """Return the cost of a run, measured on its first steps; the run is used up."""
+    def document(self) -> dict[str, Any]:
+        """Return the forecast as JSON."""
+        price = None if self.price is None else self.price.model_dump(mode="json")
+        return asdict(self) | {"memory_bytes": self.memory_bytes, "price": price, "amount": self.amount()}
+
+
+def measure(run: Run, prices: Sequence[Price] = ()) -> Cost:
+    """Return the cost of a run, measured on its first steps; the run is used up.
+
+    Args:
+        run: a composed run.
+        prices: the price table.
+    """
     planned = run.stages[0]
+    left = ahead_of(run)
     enter_stage(run, planned)
     loop = run.settings.loop
     batches = EpochBatches(run.batch_maker(), admitted_draws(run, planned), 0, loop.batch_size)
@@ -73,19 +104,29 @@ def measure(run: Run) -> Cost:
         train_step(run, window)
         run.engine.synchronize()
         seconds.append(time.perf_counter() - started)
-    per_step = statistics.median(seconds[1:]) + loading
-    searched = STEPS if run.settings.lr_find else 0
+    # Batches differ in length where samples do: the mean tells what many of them take, the first one left out.
+    first = statistics.fmean(seconds[1:]) + loading
+    relative = relative_costs(run)
+    training = [count * first * cost / relative[0] for count, cost in zip(left.steps, relative, strict=True)]
+    searching = first * STEPS if run.settings.lr_find else 0.0
+    evaluating = (sample_seconds(run) or 0.0) * left.samples + rehearsal_seconds(run) * left.rounds
+    saving = _saving_seconds(run, left)
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     gradient_bytes = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
+    device = device_name(run.engine.device)
     return Cost(
-        seconds_per_step=per_step,
-        loading_share=loading / per_step,
-        seconds=per_step * (run.total_steps + searched) + _sample_seconds(run) * _evaluated_samples(run),
+        seconds_per_step=sum(training) / run.total_steps,
+        loading_share=loading / first,
+        seconds=sum(training) + searching + evaluating + saving,
+        evaluating=evaluating,
+        saving=saving,
         parameters=sum(p.numel() for p in run.model.parameters()),
         learning=learning,
         weight_bytes=sum(p.numel() * p.element_size() for p in run.model.parameters()) + gradient_bytes,
         optimizer_bytes=_tensor_bytes(run.optimizer.state),
         activation_bytes=activations.bytes,
+        device=device,
+        price=price_of(device, prices),
     )
 
 
@@ -100,24 +141,14 @@ def _loaded(stream: Iterator[Window]) -> tuple[list[Window], float]:
     return found, statistics.median(seconds[1:] or seconds)
 
 
-def _sample_seconds(run: Run) -> float:
-    """Return the seconds that one sample takes in an evaluation, predictions and metrics included."""
-    dataset = run.splits.val or run.splits.train
-    size = min(len(dataset), run.settings.evaluate.batch_size or run.settings.loop.batch_size)
-    started = time.perf_counter()
-    with evaluating(run):
-        results_of(run, "val", dataset, limit=size)
-    run.engine.synchronize()
-    return (time.perf_counter() - started) / size
-
-
-def _evaluated_samples(run: Run) -> int:
-    """Return how many samples all evaluations of the plan look at, the final table's included."""
-    lengths = {split: len(dataset) for split, dataset in run.splits.items()}
-    looked_at = evaluations_left(run) * lengths.get("val", 0)
-    if run.settings.evaluate.final:
-        looked_at += sum(lengths.values()) - max(0, lengths["train"] - run.settings.evaluate.train_samples)
-    return looked_at
+def _saving_seconds(run: Run, left: Ahead) -> float:
+    """Return the seconds that checkpoints take, one for each evaluation and one at least, each written to the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        checkpoints = Checkpoints(Path(folder))
+        checkpoints.save(take_snapshot(run))
+        checkpoints.close()
+        return (time.perf_counter() - started) * max(1, left.evaluations)
 
 
 def _tensor_bytes(state: Any) -> int:

@@ -42,7 +42,8 @@ def evaluate(run: Run, split: str, dataset: Dataset, limit: int | None = None) -
         with evaluating(run):
             results = results_of(run, split, dataset, limit)
     finally:
-        run.forecast.evaluated(time.perf_counter() - started)
+        samples = len(dataset) if limit is None else min(limit, len(dataset))
+        run.forecast.evaluated(time.perf_counter() - started, samples)
         for after in run.events.after_evaluation:
             after(run, split, results)
     return results
@@ -94,6 +95,13 @@ def switch_weights(run: Run, *, training: bool) -> None:
 def results_of(run: Run, split: str, dataset: Dataset, limit: int | None) -> dict[str, float]:
     """Return the losses and metrics of a split by tag; nobody hears of it, and modes are the caller's business."""
     losses = LossPairs()
+    look_at(run, split, dataset, limit, losses)
+    run.inactive.note(split, losses.inactive, losses.batches)
+    return losses.means(split) | metric_rows(split, run.metrics)
+
+
+def look_at(run: Run, split: str, dataset: Dataset, limit: int | None, losses: LossPairs) -> None:
+    """Put a split through the model: fill the losses and the run's metrics, from anew."""
     for bound in run.metrics:
         bound.metric.reset()
     seed_torch(run.settings.seed, Purpose.EVALUATION, run.moment.step, SPLIT_CODES.get(split, 3))
@@ -106,8 +114,6 @@ def results_of(run: Run, split: str, dataset: Dataset, limit: int | None) -> dic
             values |= run.task.predict(run.model, batch, outputs)
         for bound in run.metrics:
             bound.update(values)
-    run.inactive.note(split, losses.inactive, losses.batches)
-    return losses.means(split) | metric_rows(split, run.metrics)
 
 
 def batches(run: Run, dataset: Dataset, limit: int | None = None) -> Iterator[Mapping[str, Any]]:

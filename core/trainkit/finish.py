@@ -68,6 +68,7 @@ def summary(run: Run, results: Results, best_step: int | None) -> dict[str, Any]
         "best_step": run.best.step if run.best.value is not None else best_step,
         "best_checkpoints": [entry._asdict() for entry in run.best.ranking],
         "seconds": round(run.forecast.elapsed(), 3),
+        "forecast": forecast_document(run),
         "loading": run.workers.document(),
         "summaries": {
             label: dict(component.summary())
@@ -75,4 +76,23 @@ def summary(run: Run, results: Results, best_step: int | None) -> dict[str, Any]
             if isinstance(component, Summarises)
         },
         "results": results,
+    }
+
+
+def forecast_document(run: Run) -> dict[str, Any] | None:
+    """Return the first forecast of the time of a run beside the fact, as JSON; None where it was over before one.
+
+    The error is that of the forecast as a share of the fact; where the run made other steps than planned, as after an
+    early stop, the two cannot be compared.
+    """
+    first, seconds = run.forecast.first, run.forecast.elapsed()
+    if first is None:
+        return None
+    error = round(first.seconds / seconds - 1, 4) if run.moment.step == first.steps else None
+    return {
+        "made_at_step": first.step,
+        "steps": first.steps,
+        "seconds": round(first.seconds, 3),
+        "fact": round(seconds, 3),
+        "error": error,
     }

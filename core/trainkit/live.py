@@ -18,10 +18,11 @@ from .engine import Engine
 from .errors import UsageError
 from .evaluation import Interrupted
 from .events import EventLists, resolve
+from .forecast import Forecast
 from .moment import Moment
 from .partof import PartOf
 from .plan import Plan
-from .record import Forecast, Gathered, InactiveTerms
+from .record import Gathered, InactiveTerms
 from .settings import RunSettings
 from .stages import PlannedStage
 from .workers import Workers

@@ -1,9 +1,8 @@
-"""What is logged: values gathered on the device between two rows, rows by tag, and the forecast of the run's end."""
+"""What is logged: values gathered on the device between two rows, and rows by tag."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -142,43 +141,3 @@ def learning_rates(groups: list[dict[str, Any]]) -> dict[str, float]:
         tags = [name if names.count(name) == 1 else f"{name}-{place}" for place, name in enumerate(names)]
         row |= {f"train/learning_rate/{tag}": rate for tag, rate in zip(tags, rates, strict=True)}
     return row
-
-
-class Forecast:
-    """Forecast the seconds that are left: a moving average of a step's seconds, and the measured evaluations to come.
-
-    The first step is left out: it compiles, allocates and starts workers.
-    """
-
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
-        self.per_step: float | None = None
-        self.evaluation_seconds = 0.0
-        self.evaluations = 0
-        self._steps: tuple[int, float] | None = None
-
-    def stepped(self, step: int) -> None:
-        """Note that this step is done."""
-        now = time.perf_counter()
-        if self._steps is not None and step > self._steps[0]:
-            seconds = (now - self._steps[1]) / (step - self._steps[0])
-            self.per_step = seconds if self.per_step is None else 0.9 * self.per_step + 0.1 * seconds
-        self._steps = (step, now)
-
-    def evaluated(self, seconds: float, *, is_new: bool = True) -> None:
-        """Note an evaluation, or more time of the one before or after it; its time is not a step's."""
-        self.evaluation_seconds += seconds
-        self.evaluations += is_new
-        if self._steps is not None:
-            self._steps = (self._steps[0], self._steps[1] + seconds)
-
-    def elapsed(self) -> float:
-        """Return the seconds since the process took up the run."""
-        return time.perf_counter() - self.started
-
-    def remaining(self, steps: int, evaluations: int) -> float | None:
-        """Return the seconds that these steps and evaluations will take, or None before the second step."""
-        if self.per_step is None:
-            return None
-        per_evaluation = self.evaluation_seconds / self.evaluations if self.evaluations else 0.0
-        return steps * self.per_step + evaluations * per_evaluation

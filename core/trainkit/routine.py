@@ -9,20 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .ahead import ahead_of
 from .best import Ranked, ranked
 from .errors import Diverged
 from .evaluation import evaluate, evaluated_weights
+from .probe import estimate
 from .record import learning_rates
 from .snapshot import take_snapshot
 
 if TYPE_CHECKING:
     from .live import Run
 
+# Fewer steps are over before a forecast is worth the time it takes.
+WORTH_TRYING = 64
+
 
 def at_step(run: Run) -> None:
     """Do what is due after an optimizer step. Called again after a resume, it does only what was not done."""
     step, settings = run.moment.step, run.settings
-    run.forecast.stepped(step)
+    run.forecast.stepped(step, run.moment.stage)
     if settings.loop.log_every_steps and step % settings.loop.log_every_steps == 0:
         flush_log(run)
     improved = False
@@ -66,27 +71,18 @@ def flush_log(run: Run) -> None:
 
 def timing(run: Run) -> dict[str, float]:
     """Return the tags of time: seconds so far, seconds left, samples per second."""
-    left = run.total_steps - run.moment.step
-    row = {"time/elapsed": run.forecast.elapsed()}
-    if (remaining := run.forecast.remaining(left, evaluations_left(run))) is not None:
+    forecast, left = run.forecast, ahead_of(run)
+    if forecast.is_founded and not forecast.is_estimated and sum(left.steps) >= WORTH_TRYING:
+        estimate(run)
+    row = {"time/elapsed": forecast.elapsed()}
+    if (remaining := forecast.remaining(left)) is not None:
+        forecast.keep_first(run.moment.step, remaining, left)
         row["time/eta"] = remaining
-    if run.forecast.per_step and run.moment.step:
-        row["time/samples_per_second"] = run.moment.samples / run.moment.step / run.forecast.per_step
+    if forecast.per_step and run.moment.step:
+        row["time/samples_per_second"] = run.moment.samples / run.moment.step / forecast.per_step
     if (share := run.workers.loading_share()) is not None:
         row["time/loading"] = share
     return row
-
-
-def evaluations_left(run: Run) -> int:
-    """Return how many evaluations the rest of the plan holds."""
-    if run.splits.val is None:
-        return 0
-    epochs = sum(planned.length.epochs for planned in run.stages) - run.moment.epoch
-    evaluate_settings = run.settings.evaluate
-    count = epochs // evaluate_settings.every_epochs if evaluate_settings.every_epochs else 0
-    if evaluate_settings.every_steps:
-        count += (run.total_steps - run.moment.step) // evaluate_settings.every_steps
-    return max(count, 0)
 
 
 def write_row(run: Run, row: dict[str, float]) -> None:
@@ -102,10 +98,13 @@ def evaluate_now(run: Run) -> bool:
     if run.splits.val is None or run.moment.evaluated_step == run.moment.step:
         return False
     flush_log(run)
-    started = time.perf_counter()
+    started, counted = time.perf_counter(), run.forecast.evaluating
     results = evaluate(run, "val", run.splits.val)
     run.moment.evaluated_step = run.moment.step
     write_row(run, results | {"time/evaluation": time.perf_counter() - started})
+    # What listeners do with an evaluation, as pictures of answers, comes with each one and belongs to no step.
+    uncounted = time.perf_counter() - started - (run.forecast.evaluating - counted)
+    run.forecast.evaluated(uncounted, is_new=False)
     return note_best(run, results[run.monitor])
 
 

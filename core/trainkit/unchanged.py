@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from .best import Best
 from .blame import label_of
 from .errors import PluginError
-from .record import Forecast, Gathered, InactiveTerms
+from .forecast import Forecast
+from .record import Gathered, InactiveTerms
 from .snapshot import stateful
 from .storage import strict_json
 from .storage.statetree import flatten

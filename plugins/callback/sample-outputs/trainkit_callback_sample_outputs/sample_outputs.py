@@ -12,7 +12,7 @@ from trainkit import hookimpl
 from trainkit.answering import answers_of, chosen, evaluated, spread
 from trainkit.contracts import Answers, Dataset, Pictures
 from trainkit.reporting.answerfiles import Names
-from trainkit.reporting.contactsheet import sheet
+from trainkit.reporting.contactsheet import png, sheet
 from trainkit.reporting.runpictures import FINAL_FOLDER, FOLDER, keep_pictures, step_folder
 from trainkit.showing import sample_rows, variant_draws
 from trainkit.tasks import lacking
@@ -95,6 +95,18 @@ class SampleOutputs:
             self.evaluations += 1
             if (self.evaluations - 1) % self.every == 0:
                 self._show(run, self._answered(run, run.splits.val), step_folder(run.moment.step))
+
+    def rehearse(self, run: Run) -> None:
+        """Answer and draw once as an evaluation will make it, and forget it: a forecast counts the time."""
+        if lacking(run.task, Answers):
+            return
+        told = self._has_told
+        pictures = self._answered(run, run.splits.val)
+        self._has_told = told
+        # The file, and whoever hears of a picture and keeps it, as TensorBoard, have it compressed.
+        for _ in range(1 + len(run.events.on_pictures)):
+            for picture in pictures.values():
+                png(picture)
 
     def _answered(self, run: Run, split: Dataset | None) -> dict[str, np.ndarray[Any, Any]]:
         """Return a picture of the panels of each answer, by the sample's name."""

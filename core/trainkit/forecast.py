@@ -1,0 +1,136 @@
+"""The forecast of a run's end: what steps and evaluations took so far, times what is left of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .ahead import Ahead
+
+FEWEST_STEPS = 8
+KNOWN_STEPS = 4
+LEAST_WEIGHT = 0.02
+
+
+@dataclass(frozen=True)
+class Made:
+    """Hold the first forecast: the step it was made at, the steps of the plan, and the seconds of all of it."""
+
+    step: int
+    steps: int
+    seconds: float
+
+
+class Forecast:
+    """Forecast the seconds that are left of a run, from the steps and evaluations that it has done.
+
+    A step's seconds are the mean of those measured, and a moving average once there are many; the first step is left
+    out: it compiles, allocates and starts workers. What later stages take more or less than this one, and what an
+    evaluation takes before there was one, comes from `expect`.
+
+    Source: estimate of time by a moving average. Deviations: the plain mean of the first steps, as a moving average
+    begun at the second step is a poor one for long; evaluations by their samples.
+    """
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.first: Made | None = None
+        self.is_estimated = False
+        self.evaluations = 0
+        self._relative: Sequence[float] = ()
+        self._expected_sample = self._expected_extra = 0.0
+        self._stage = 0
+        self._unit: float | None = None
+        self._measured = 0
+        self._stage_steps = 0
+        self._steps: tuple[int, float] | None = None
+        self._evaluated_seconds = self._extra_seconds = 0.0
+        self._evaluated_samples = 0
+
+    def expect(
+        self, relative: Sequence[float], sample_seconds: float | None = None, extra_seconds: float = 0.0
+    ) -> None:
+        """Take estimates that hold until something is measured.
+
+        Args:
+            relative: what a step of each stage takes, in units of any one of them.
+            sample_seconds: what a sample of an evaluation takes.
+            extra_seconds: what else an evaluation takes.
+        """
+        if self._unit is not None:
+            self._unit *= self._factor(self._stage) / relative[self._stage]
+        self._relative = tuple(relative)
+        self._expected_sample, self._expected_extra = sample_seconds or 0.0, extra_seconds
+        if not self.evaluations:
+            self._extra_seconds = 0.0
+        self.is_estimated = True
+
+    def stepped(self, step: int, stage: int = 0) -> None:
+        """Note that this step, of this stage, is done."""
+        now = time.perf_counter()
+        if stage != self._stage:
+            # What is measured in the new stage soon outweighs what was expected of it.
+            self._stage, self._stage_steps = stage, min(self._stage_steps, KNOWN_STEPS)
+        if self._steps is not None and step > self._steps[0]:
+            count = step - self._steps[0]
+            unit = (now - self._steps[1]) / count / self._factor(stage)
+            self._measured += count
+            self._stage_steps += count
+            weight = max(count / self._stage_steps, min(1.0, count * LEAST_WEIGHT))
+            self._unit = unit if self._unit is None else self._unit + weight * (unit - self._unit)
+        self._steps = (step, now)
+
+    def paused(self, seconds: float) -> None:
+        """Note time that is no step's."""
+        if self._steps is not None:
+            self._steps = (self._steps[0], self._steps[1] + seconds)
+
+    def evaluated(self, seconds: float, samples: int = 0, *, is_new: bool = True) -> None:
+        """Note an evaluation of so many samples, or more time of the one before or after it; it is not a step's."""
+        self.paused(seconds)
+        if is_new:
+            self.evaluations += 1
+            self._evaluated_seconds += seconds
+            self._evaluated_samples += samples
+        else:
+            self._extra_seconds += seconds
+
+    @property
+    def evaluating(self) -> float:
+        """Return the seconds that evaluations and what belongs to them took so far."""
+        return self._evaluated_seconds + self._extra_seconds
+
+    @property
+    def per_step(self) -> float | None:
+        """Return the seconds of a step of this stage, or None before the second step."""
+        return None if self._unit is None else self._unit * self._factor(self._stage)
+
+    @property
+    def is_founded(self) -> bool:
+        """Return whether enough steps were measured to say something of the whole run."""
+        return self._measured >= FEWEST_STEPS
+
+    def elapsed(self) -> float:
+        """Return the seconds since the process took up the run."""
+        return time.perf_counter() - self.started
+
+    def remaining(self, left: Ahead) -> float | None:
+        """Return the seconds that all that is left will take, or None before the second step."""
+        if self._unit is None:
+            return None
+        steps = sum(count * self._factor(stage) for stage, count in enumerate(left.steps))
+        is_measured = self._evaluated_samples > 0
+        sample = self._evaluated_seconds / self._evaluated_samples if is_measured else self._expected_sample
+        extra = self._extra_seconds / self.evaluations if self.evaluations else self._expected_extra
+        return steps * self._unit + left.samples * sample + left.rounds * extra
+
+    def keep_first(self, step: int, remaining: float, left: Ahead) -> None:
+        """Keep the first forecast that is founded, to be compared with the fact at the end."""
+        if self.first is None and self.is_founded:
+            self.first = Made(step, step + sum(left.steps), self.elapsed() + remaining)
+
+    def _factor(self, stage: int) -> float:
+        return self._relative[stage] if stage < len(self._relative) else 1.0

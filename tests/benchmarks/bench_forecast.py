@@ -1,0 +1,75 @@
+"""What forecasts of a run's time are worth: the plan's, and the run's own after 5 % of it, against what it took.
+
+Whole runs with stages and evaluations, one thread, one after another; the plan is costed right before the run. On a
+machine that does other work the clock takes forecast and fact at different loads: with --cpu, all seconds, those that
+trainkit measures included, are the process's time on the processor.
+
+    python tests/benchmarks/bench_forecast.py [--cpu] [JOB ...]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from trainkit import hookimpl
+from trainkit.api import cost_of, preview, run
+from trainkit.live import Run
+
+JOBS: dict[str, dict[str, Any]] = {
+    "layout": {"task": "layout", "strategy": "phase1", "settings": {"loop.max_steps": 160}},
+    "layout-stages": {
+        "task": "layout",
+        "strategy": "phase2",
+        "settings": {"loop.epochs": 6, "loop.variants": 15, "evaluate.every_steps": 25},
+    },
+    "series": {"task": "series", "strategy": "phase2", "settings": {}},
+}
+SHARE = 0.05
+
+
+class Watch:
+    """Keep what the run said of its end after a share of the steps, with the seconds that had gone by."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self.said: tuple[int, float] | None = None
+
+    @hookimpl
+    def on_log(self, run: Run, row: Mapping[str, float]) -> None:
+        """Keep the first forecast after the share."""
+        if self.said is None and run.moment.progress >= self.share and "time/eta" in row:
+            self.said = run.moment.step, row["time/elapsed"] + row["time/eta"]
+
+
+def main(names: list[str]) -> None:
+    """Print a line for each job."""
+    if "--cpu" in names:
+        names.remove("--cpu")
+        time.perf_counter = time.process_time
+    print(f"{'job':<14} {'steps':>5} {'plan s':>7} {'at 5 % s':>8} {'fact s':>7} {'plan off':>8} {'5 % off':>8}")
+    for name in names or list(JOBS):
+        job = JOBS[name]
+        settings = {"threads": 1, "callback": ["no:early-stopping"], **job["settings"]}
+        forecast = cost_of(preview(**{**job, "settings": settings})).seconds
+        watch = Watch(SHARE)
+        with tempfile.TemporaryDirectory() as folder:
+            settings["out"] = str(Path(folder) / "run")
+            summary = run(**{**job, "settings": settings}, listeners=[("watch", watch)]).summary
+        fact, (_, said) = summary["seconds"], watch.said or (0, float("nan"))
+        print(
+            f"{name:<14} {summary['steps']:>5} {forecast:>7.1f} {said:>8.1f} {fact:>7.1f} "
+            f"{forecast / fact - 1:>+8.0%} {said / fact - 1:>+8.0%}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
