@@ -178,8 +178,8 @@ def test_every_evaluation_sees_the_average_and_every_checkpoint_holds_it_once(tm
 )
 def test_two_epochs_and_three_are_five_to_the_bit(tmp_path, task, background):
     settings = {"optimizer.lr": 0.02, "checkpoint.background": background}
-    broken = assert_resumes(tmp_path, lambda: [EMA(log_raw=True)], [12, 16], settings, task=task())
-    assert len(logged(broken, "raw/val/loss")) == len(logged(broken, "val/loss")) == 5
+    straight = assert_resumes(tmp_path, lambda: [EMA(log_raw=True)], [12, 16], settings, task=task())
+    assert len(logged(straight, "raw/val/loss")) == len(logged(straight, "val/loss")) == 5
 
 
 def test_a_run_resumes_at_an_unfreeze(tmp_path):

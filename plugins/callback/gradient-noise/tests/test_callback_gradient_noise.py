@@ -137,9 +137,9 @@ def test_a_step_of_several_micro_batches_gets_noise_once(tmp_path):
 
 
 def test_two_epochs_and_three_are_five_to_the_bit(tmp_path):
-    broken = assert_resumes(tmp_path, lambda: [GradientNoise()], [12])
+    straight = assert_resumes(tmp_path, lambda: [GradientNoise()], [12])
     start(asked(tmp_path / "plain"))
-    assert not same(saved(tmp_path / "plain"), saved(broken))
+    assert not same(saved(tmp_path / "plain"), saved(straight))
 
 
 def test_skipped_updates_do_not_move_it_on(tmp_path):
