@@ -105,3 +105,15 @@ def test_inputs_need_the_columns_of_training(csv, tmp_path):
         task.inputs([csv(head="time,cpu")])
     with pytest.raises(DataError, match="no target that was measured"):
         task.inputs([csv(value=lambda i: "")])
+
+
+def test_times_and_series_may_be_called_otherwise_in_other_data(csv, tmp_path):
+    task = SeriesTask(context=20, horizon=3, model="nlinear", quantiles=())
+    task.fit(task.read(csv(), 0).train)
+    (tmp_path / "other").mkdir()
+    other = csv(name="other/b.csv", head="Timestamp,load")
+    ends = task.inputs([other])
+    assert ends.__getitems__([0])[0]["name"] == "b"
+    assert any("time 'Timestamp', and 'time' in training" in warning for warning in task.whole(other).warnings)
+    with pytest.raises(DataError, match="there is no column 'load'"):
+        task.inputs([csv(name="other/c.csv", head="Timestamp,weight")])

@@ -172,6 +172,7 @@ class Learned:
             relative if columns else None,
             torch.from_numpy(panel.times[:, None]) if isinstance(panel.grid, Bars) else None,
             ~relative if scaling.asinh else None,
+            self.season,
         )
 
     def state_dict(self) -> dict[str, Any]:

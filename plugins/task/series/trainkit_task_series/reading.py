@@ -15,7 +15,7 @@ from .bars import Bars
 from .grid import SECOND, Grid, find_step
 from .panel import Panel, in_order, to_panel
 from .rows import Rows, rows_of
-from .schema import Schema, check_columns, find_schema
+from .schema import Schema, check_columns, find_schema, refound
 from .times import TimeFormat
 
 SIZES = {"s": SECOND, "m": 60 * SECOND, "min": 60 * SECOND, "h": 3_600 * SECOND, "d": 86_400 * SECOND}
@@ -68,10 +68,11 @@ class Reading:
     def rows(self, paths: Sequence[Path], tables_of: Tables, schema: Schema) -> tuple[Rows, list[Finding]]:
         """Return the rows in files whose columns are known, in order; inputs known ahead have to be there."""
         tables, found = tables_of(paths)
+        schema, renamed = refound(tables, schema)
         check_columns(tables, schema)
         rows, told = rows_of(tables, schema, self.times)
         rows, sorted_ = in_order(rows)
-        return rows, [*found, *told, *sorted_]
+        return rows, [*found, *renamed, *told, *sorted_]
 
     def panel(self, paths: Sequence[Path], tables_of: Tables, schema: Schema, step: int) -> tuple[Panel, list[Finding]]:
         """Return the series in files whose columns and step are known, and all that was found out."""

@@ -107,6 +107,22 @@ def check_columns(tables: Sequence[Table], schema: Schema, without: Sequence[str
                 )
 
 
+def refound(tables: Sequence[Table], schema: Schema) -> tuple[Schema, list[Finding]]:
+    """Return a schema for other tables, and what it changed: times and series may be called otherwise there."""
+    first, columns = tables[0], tables[0].frame.columns
+    here = schema
+    if schema.time not in columns:
+        here = replace(here, time=_time_column(first, replace(here, series="")))
+    if schema.series and schema.series not in columns:
+        here = replace(here, series=_series_column(first, here))
+    told = [
+        Finding("other name", first.name, f"{role} {now!r}, and {then!r} in training", is_fault=False)
+        for role, now, then in (("time", here.time, schema.time), ("series", here.series, schema.series))
+        if now != then
+    ]
+    return here, told
+
+
 def _check_roles(asked: Schema) -> None:
     roles = [name for name in (asked.time, *asked.numbers) if name]
     if twice := sorted({name for name in roles if roles.count(name) > 1}):

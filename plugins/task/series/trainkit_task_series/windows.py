@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .difficulty import Difficulty
 from .grid import Ints, stamp
 from .relative import centred
 
@@ -52,6 +53,7 @@ class Store:
         relative: [T] bool, which targets are scaled window by window; None for none.
         times: [N, 1] of each row, where batches are to tell them, as they are not regular.
         asinh: [T] bool, of which targets scaled values are asinh((x - loc) / scale); None for none.
+        season: rows of a season.
     """
 
     layout: Layout
@@ -65,6 +67,7 @@ class Store:
     relative: Tensor | None = None
     times: Tensor | None = None
     asinh: Tensor | None = None
+    season: int = 1
 
     def batch(self, starts: Tensor, context: int, horizon: int) -> dict[str, Any]:
         """Return the windows whose horizons begin at these rows [B]."""
@@ -131,6 +134,7 @@ class Windows:
         self.starts = torch.from_numpy(starts)
         self.context, self.horizon, self.names = context, horizon, names
         self.store: Store | None = None
+        self._difficulty: Difficulty | None = None
         self.warnings: Sequence[str] = ()
 
     def __len__(self) -> int:
@@ -145,6 +149,15 @@ class Windows:
     def groups(self) -> Ints | None:
         """Return the number of each window's series, or None before anything was learned."""
         return None if self.store is None else self.store.places[self.starts, 0].numpy()
+
+    @property
+    def difficulty(self) -> Difficulty | None:
+        """Return how badly last season's values tell each window's horizon, or None before anything was learned."""
+        if self.store is None:
+            return None
+        if self._difficulty is None:
+            self._difficulty = Difficulty(self)
+        return self._difficulty
 
     @property
     def ids(self) -> Ids:
