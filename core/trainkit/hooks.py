@@ -23,8 +23,7 @@ Any live component may also implement any event. The order of events in a run::
           on_log               at the logging interval
           before_evaluation, swap_weights_in, swap_weights_out, after_evaluation
           on_pictures          when a component shows something
-          swap_weights_in, swap_weights_out, on_checkpoint
-                               a checkpoint is taken; some time later it is durable
+          on_checkpoint        the checkpoint is durable; weights were swapped in and out when it was taken
         on_epoch_end
       on_stage_end
     on_run_end
@@ -177,10 +176,6 @@ class Events:
         """
 
     @hookspec
-    def after_evaluation(self, run: Run, split: str, results: Mapping[str, float]) -> None:
-        """Hear an evaluation's end, also when it failed (`results` is then empty); trained weights are in place."""
-
-    @hookspec
     def swap_weights_in(self, run: Run) -> None:
         """Put the weights in place that are to be evaluated and saved, as an average of those that were trained.
 
@@ -195,6 +190,10 @@ class Events:
         The model then holds what `swap_weights_in` had put in place when the checkpoint was taken. May be heard when
         the trained weights are in place already.
         """
+
+    @hookspec
+    def after_evaluation(self, run: Run, split: str, results: Mapping[str, float]) -> None:
+        """Hear an evaluation's end, also when it failed (`results` is then empty); trained weights are in place."""
 
     @hookspec
     def on_pictures(self, run: Run, pictures: Mapping[str, np.ndarray[Any, Any]]) -> None:

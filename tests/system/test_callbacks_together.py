@@ -24,7 +24,7 @@ SETTINGS = {
 
 
 def test_callbacks_that_change_training_resume_together_to_the_bit(tmp_path: Path) -> None:
-    straight = assert_resumes(tmp_path, lambda: [], [7, 16], SETTINGS, [Stage(epochs=5)])
+    straight = assert_resumes(tmp_path, list, [7, 16], SETTINGS, [Stage(epochs=5)])
     rows = logged(straight)
     assert {"raw/val/loss", "train/gradient_noise", "val/loss"} <= {tag for row in rows for tag in row}
     assert 16 < rows[-1]["step"] < 60
