@@ -36,7 +36,7 @@ def clock(seconds: float | None) -> str:
 
 def facts(run: Run, row: Mapping[str, float]) -> dict[str, str]:
     """Return what a progress display says, by name."""
-    found = {"fold": fold_name(run)} if run.part_of is not None else {}
+    found = {run.part_of.kind: part_name(run)} if run.part_of is not None else {}
     found |= {
         "step": f"{run.moment.step}/{run.total_steps}",
         # Between its end and the start of the next one, and after the last, an epoch is still the one that is told.
@@ -60,9 +60,9 @@ def facts(run: Run, row: Mapping[str, float]) -> dict[str, str]:
     return found
 
 
-def fold_name(run: Run) -> str:
-    """Return what a run is in its cross-validation, as 2/5 or final."""
-    return run.part_of.name.removeprefix("fold ") if run.part_of is not None else ""
+def part_name(run: Run) -> str:
+    """Return what a run is in what it is a part of, as 2/5 or final in a cross-validation."""
+    return run.part_of.name.removeprefix(f"{run.part_of.kind} ") if run.part_of is not None else ""
 
 
 def steps_done(run: Run) -> int:
@@ -188,6 +188,7 @@ def closing(run: Run, status: str) -> str:
         line = f"{run.part_of.name}: {line}"
         line += f", best {run.monitor} {run.best.value:.4g}" if run.best.value is not None else ""
     if status in ("interrupted", "stopped") and run.directory is not None:
-        directory = run.part_of.directory if run.part_of is not None else run.directory.path
-        line += f"\nresume: trainkit run --resume {shlex.quote(str(directory))}"
+        whole = run.part_of
+        command, directory = (whole.resume, whole.directory) if whole else ("trainkit run --resume", run.directory.path)
+        line += f"\nresume: {command} {shlex.quote(str(directory))}"
     return line

@@ -100,7 +100,8 @@ def moment_text(run: Run) -> str:
 def go_on(run: Run) -> str:
     """Return how to go on with a run."""
     directory = directory_of(run)
-    return f"go on: trainkit run --resume {shlex.quote(str(directory))}" if directory else "try again"
+    command = run.part_of.resume if run.part_of is not None else "trainkit run --resume"
+    return f"go on: {command} {shlex.quote(str(directory))}" if directory else "try again"
 
 
 def directory_of(run: Run) -> Path | None:

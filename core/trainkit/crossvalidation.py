@@ -9,7 +9,6 @@ What is done is not done again; what was stopped goes on where it stood.
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import execution
 from .baserate import base_rate
+from .childruns import RESULTS, PartListener, carry_out, done_summary, fresh
 from .compose import compose
 from .config import Config, Layer, Value, short_name
 from .curve import check_schedule
@@ -29,7 +29,7 @@ from .foldfigures import spread, spreads
 from .foldplan import FoldPlan, PlannedFold, plan_folds, with_layer
 from .foldrows import ROWS, FoldListener, rows_of
 from .kinds import LIST_KINDS, ONE_KINDS
-from .modelpath import PLAN, RECORD
+from .modelpath import RECORD
 from .partof import PartOf
 from .parts import Loader
 from .plan import Plan
@@ -39,15 +39,12 @@ from .resumption import apply_neutral, is_done
 from .rundir import RunDirectory
 from .signals import EXIT_CODES, heard
 from .sources import read_file
-from .storage.filesystem import SYSTEM, remove_tree
-from .storage.strict_json import with_special_numbers
 
 if TYPE_CHECKING:
     from torch import nn
 
     from .contracts import Splits
 
-RESULTS = "results.json"
 _log = logging.getLogger(__name__)
 
 
@@ -129,26 +126,6 @@ def _anew(draft: Draft, live: Mapping[str, Any], splits: Splits) -> Draft:
     return replace(draft, splits=splits, parts=parts, lists=lists)
 
 
-def fresh(live: Mapping[str, Any]) -> dict[str, Any]:
-    """Return copies of live objects, so that a fold begins with none of what another one learned.
-
-    Raises:
-        UsageError: one cannot be copied.
-    """
-    copied: dict[int, Any] = {}
-    found = {}
-    for name, given in live.items():
-        try:
-            found[name] = copy.deepcopy(given, copied)
-        except Exception as error:
-            raise UsageError(
-                f"{name} cannot be copied, and each fold needs one of its own",
-                why=f"{type(error).__name__}: {error}".splitlines()[0],
-                do="give its class, or a function that makes it, in place of the object",
-            ) from error
-    return found
-
-
 @dataclass
 class CrossValidation:
     """Carry out the runs of a cross-validation, one after the other.
@@ -203,33 +180,22 @@ class CrossValidation:
     def _one(self, number: int, planned: PlannedFold) -> RunResult | None:
         """Carry out one of the runs, or go on with it; None for one that is done, unless its model is the last."""
         path = self.directory.path / planned.folder
-        begun = (path / PLAN).is_file()
-        if begun and number < len(self.planned) - 1 and self._take_done(planned, path):
+        if number < len(self.planned) - 1 and (summary := done_summary(path)) is not None:
+            self._note(planned, summary)
             return None
         seconds = [float(row["seconds"]) for row in self.finished]
         part = PartOf(self.directory.path, planned.name, [each.steps for each in self.planned], number, seconds)
-        listeners = [("folds", FoldListener(part, planned.fold, self)), *self.request.listeners]
-        request = replace(self.request, live=fresh(self.request.live), listeners=listeners)
-        if begun:
-            result = execution.resume(path, request)
-        else:
-            if path.exists():
-                # Killed before its documents were written: nothing was trained.
-                remove_tree(SYSTEM, path)
+        own = [("folds", PartListener(part, self)), ("out-of-fold rows", FoldListener(planned.fold))]
+        request = replace(self.request, live=fresh(self.request.live), listeners=[*own, *self.request.listeners])
+
+        def begin() -> RunResult:
             layer = self._layer(planned, path)
             asked = [read_file(self.directory.path / "config.toml"), layer]
             config = with_layer(self.config, layer)
             draft = restore_draft(config, self.plan, request.registry, request.live)
-            result = execution.start(draft, replace(request, layers=asked))
-        return result
+            return execution.start(draft, replace(request, layers=asked))
 
-    def _take_done(self, planned: PlannedFold, path: Path) -> bool:
-        """Take what a run that is done came to; return False where it is not done."""
-        there = RunDirectory.read(path)
-        if not is_done(there):
-            return False
-        self._note(planned, with_special_numbers(there.read_json(RESULTS)))
-        return True
+        return carry_out(path, begin, request)
 
     def _layer(self, planned: PlannedFold, path: Path) -> Layer:
         layer = planned.layer() | {"out": Value(str(path), planned.name)}

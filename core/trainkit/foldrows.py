@@ -18,32 +18,21 @@ if TYPE_CHECKING:
     from .foldplan import PlannedFold
     from .folds import Fold
     from .live import Run
-    from .partof import PartOf
     from .request import Request
-    from .signals import Stoppable
 
 ROWS = "out-of-fold.jsonl"
 MAX_BYTES = 2**31
 
 
 class FoldListener:
-    """Tell a run what it is a part of, hand it the signal that came before it, and write its out-of-fold rows.
+    """Write the out-of-fold rows of a run.
 
     Args:
-        part: what the run is a part of.
         fold: what it validates on.
-        whole: what hears signals between runs.
     """
 
-    def __init__(self, part: PartOf, fold: Fold, whole: Stoppable) -> None:
-        self.part, self.fold, self.whole = part, fold, whole
-
-    @hookimpl
-    def on_run_start(self, run: Run) -> None:
-        """Let the run know where it stands, and stop at once if a signal came while it was prepared."""
-        run.part_of = self.part
-        if self.whole.signal is not None:
-            run.signal = self.whole.signal
+    def __init__(self, fold: Fold) -> None:
+        self.fold = fold
 
     @hookimpl
     def on_run_end(self, run: Run, status: str) -> None:

@@ -17,6 +17,8 @@ class PartOf:
         planned: optimizer steps of each part, in their order.
         number: of this part, from 0.
         took: seconds of each part before it.
+        kind: what its parts are called in messages.
+        resume: the command that goes on with the whole, its directory left out.
     """
 
     directory: Path
@@ -24,6 +26,8 @@ class PartOf:
     planned: Sequence[int]
     number: int
     took: Sequence[float] = ()
+    kind: str = "fold"
+    resume: str = "trainkit run --resume"
 
     @property
     def total_steps(self) -> int:
