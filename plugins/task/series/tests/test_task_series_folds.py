@@ -215,3 +215,25 @@ def test_a_fold_without_windows_is_refused_with_numbers(csv):
     assert "at most 34 of one lie in the validation part" in told
     found = SeriesTask(context=60, horizon=6, fold="1/10", folding="purged").inspect(path)
     assert [finding.rule for finding in found.findings if finding.is_fault] == ["no window"]
+
+
+def test_all_rows_before_the_test_train_where_none_are_validated_on(csv):
+    path = csv(rows=400)
+    options = {"context": 24, "horizon": 6, "season": 12, "split": SPLIT, "purge": 4}
+    plain, whole = (SeriesTask(**options, **more).read(path, 0) for more in ({}, {"fold": "all"}))
+    assert whole.val is None
+    assert len(whole.test) == len(plain.test)
+    assert whole.source.endswith("; fold all")
+    task = SeriesTask(**options, fold="all")
+    splits = task.read(path, 0)
+    begin, end = task.found.parts[0].begin, task.found.parts[0].end
+    assert (begin, end) == (task.found.parts[0].begin, task.found.parts[1].begin)
+    assert len(splits.train) > len(plain.train) + len(plain.val)
+    task.fit(splits.train)
+    assert task.build_model() is not None
+
+
+def test_a_fold_of_a_fold_is_refused():
+    assert SeriesTask().fold_options("2/5") == {"fold": "2/5"}
+    with pytest.raises(UsageError, match=r"task\.fold = 1/5, expanding is a fold already"):
+        SeriesTask(fold="1/5").fold_options("2/5")

@@ -14,6 +14,7 @@ from .times import Times
 
 Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 SECOND, DAY = 1_000_000, 86_400_000_000
+NEAR = (0.67, 1.5)
 NAMED_STEPS = ((DAY, "day"), (3_600 * SECOND, "hour"), (60 * SECOND, "minute"), (SECOND, "second"))
 
 
@@ -83,11 +84,22 @@ def find_step(rows: Rows, step: int | None) -> tuple[int, list[Finding]]:
     if step is None:
         step = found
         medians = {int(owner): float(np.median(steps[owners == owner])) for owner in np.unique(owners)[:1000]}
-        others = [rows.names[owner] for owner, size in medians.items() if not 0.67 < size / step < 1.5]
+        others = [rows.names[owner] for owner, size in medians.items() if not NEAR[0] < size / step < NEAR[1]]
         if others:
             text = f"another step than {duration(step)} in {len(others)} of {len(medians)} series: {listed(others)}"
             findings.append(Finding("other step", others[0], text, is_fault=False))
     return step, findings
+
+
+def other_step(rows: Rows, step: int) -> list[Finding]:
+    """Return what is notable about rows, in order, that are brought to a step that is not theirs."""
+    steps = np.diff(rows.times)[rows.series[1:] == rows.series[:-1]]
+    steps = steps[steps > 0]
+    usual = float(np.median(steps)) if len(steps) else step
+    if NEAR[0] < usual / step < NEAR[1]:
+        return []
+    text = f"a row every {duration(usual)}, and every {duration(step)} in training: brought to that"
+    return [Finding("other step", rows.names[0], text, is_fault=False)]
 
 
 def duration(microseconds: float) -> str:

@@ -34,6 +34,7 @@ class Ends:
     def __init__(self, panel: Panel, windows: Windows, own_scale: frozenset[str]) -> None:
         self.panel, self.windows, self.own_scale = panel, windows, own_scale
         self.ids = panel.names
+        self.warnings: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.windows)

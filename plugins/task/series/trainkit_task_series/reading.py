@@ -12,7 +12,7 @@ from trainkit.errors import UsageError
 from trainkit.tables import Table
 
 from .bars import Bars
-from .grid import SECOND, Grid, find_step
+from .grid import SECOND, Grid, find_step, other_step
 from .panel import Panel, in_order, to_panel
 from .rows import Rows, rows_of
 from .schema import Schema, check_columns, find_schema, refound
@@ -65,18 +65,18 @@ class Reading:
         """Return the times of the steps of rows that are in order."""
         return Bars.of(rows, step) if self.step == ROW else Grid.of(rows, step)
 
-    def rows(self, paths: Sequence[Path], tables_of: Tables, schema: Schema) -> tuple[Rows, list[Finding]]:
-        """Return the rows in files whose columns are known, in order; inputs known ahead have to be there."""
+    def rows(self, paths: Sequence[Path], tables_of: Tables, schema: Schema, step: int) -> tuple[Rows, list[Finding]]:
+        """Return the rows in files whose columns and step are known, in order, and all that was found out."""
         tables, found = tables_of(paths)
         schema, renamed = refound(tables, schema)
         check_columns(tables, schema)
         rows, told = rows_of(tables, schema, self.times)
         rows, sorted_ = in_order(rows)
-        return rows, [*found, *renamed, *told, *sorted_]
+        return rows, [*found, *renamed, *told, *sorted_, *other_step(rows, step)]
 
     def panel(self, paths: Sequence[Path], tables_of: Tables, schema: Schema, step: int) -> tuple[Panel, list[Finding]]:
         """Return the series in files whose columns and step are known, and all that was found out."""
-        rows, findings = self.rows(paths, tables_of, schema)
+        rows, findings = self.rows(paths, tables_of, schema, step)
         panel, gridded = to_panel(rows, self.grid(rows, step), self.max_gap, len(schema.targets))
         return panel, [*findings, *gridded]
 

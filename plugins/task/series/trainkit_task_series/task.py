@@ -387,8 +387,10 @@ class SeriesTask:
     def inputs(self, paths: Sequence[Path]) -> Ends:
         """Read series whose next steps are asked; of a new one the past is scaled by itself."""
         learned = self._learned
-        rows, _ = self.reading.rows(paths, self.tables, learned.schema)
-        return ends_of(rows, self.reading.grid(rows, learned.step), learned, self.context, self.horizon)
+        rows, findings = self.reading.rows(paths, self.tables, learned.schema, learned.step)
+        ends = ends_of(rows, self.reading.grid(rows, learned.step), learned, self.context, self.horizon)
+        ends.warnings = [f"{item.place}: {item.text}" for item in findings]
+        return ends
 
     def whole(self, data: Path) -> Windows:
         """Return every window of some data; a series that is new is scaled by the past of its first window."""
