@@ -7,26 +7,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trainkit.api import RangeTest
-    from trainkit.draft import Draft
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 WIDTH, HEIGHT = 64, 6
-
-
-def draw_curve(draft: Draft) -> str:
-    """Return the learning rate over the plan as a drawing with its ends labelled."""
-    from trainkit.curve import awaited_metric, learning_rate_curve
-
-    curve = learning_rate_curve(draft, WIDTH)
-    top = max(rate for _, rate in curve)
-    lines = draw([rate for _, rate in curve], HEIGHT)
-    labels = [f"{top:.1e}", *[""] * (HEIGHT - 2), "0"]
-    body = [f"  {label:>8} │{line}" for label, line in zip(labels, lines, strict=True)]
-    last = f"{curve[-1][0]}"
-    axis = "  " + " " * 9 + "└" + "─" * len(lines[0])
-    awaited = awaited_metric(draft)
-    title = f"learning rate, as long as {awaited} improves" if awaited else "learning rate"
-    return "\n".join([title, *body, axis, "  " + " " * 10 + "0" + last.rjust(len(lines[0]) - 1)])
 
 
 def draw_range_test(test: RangeTest) -> str:

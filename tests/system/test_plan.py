@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,88 @@ def test_a_plan_shows_stages_rates_settings_and_cost_and_writes_nothing(cli):
     done = cli("plan", *TINY, "--strategy", "phase2", "--set", "optimizer.lr=0.003")
     assert (done.code, done.err) == (0, "")
     assert list(Path().iterdir()) == []
-    for text in ("24 train, 8 val, 8 test", 'strategy  "phase2"', "stages", "learning rate", "steps/epoch", "learns"):
+    for text in ("24 train, 8 val, 8 test", "strategy     phase2  (--strategy)", "timeline", "steps/epoch", "learns"):
         assert text in done.out
-    peak = next(line for line in done.out.splitlines() if "│" in line).split()[0]
+    peak = next(line for line in done.out.splitlines() if "e-0" in line and "│" in line).split()[0]
     assert 0.0027 < float(peak) <= 0.003
-    assert "optimizer.lr = 0.003  (--set optimizer.lr)" in done.out
-    assert "ms a step, measured here" in done.out
+    told = done.out[done.out.index("settings that are not defaults") :]
+    assert re.search(r"  --set optimizer.lr\n    optimizer.lr = 0.003$", told, re.MULTILINE)
+    assert re.search(r"about \d+:\d\d:\d\d: \d+\.\d ms a step.*measured here", " ".join(done.out.split()))
     assert "701 of 701 learn" in done.out
-    assert [line.split()[0] for line in done.out.splitlines() if line.endswith("  *")] == ["easy", "medium", "all"]
+    names = [line.split()[0] for line in done.out.splitlines() if line.endswith("  all weights")]
+    assert names == ["easy", "medium", "all"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_plan_fits_the_terminal(cli, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TRAINKIT_HOME", "home")
+    for arguments in ((), ("--diff", "baseline", "phase2")):
+        done = cli("plan", *TINY, "--strategy", "phase2", "--no-cost", *arguments)
+        # Tables and paths are as wide as they are.
+        lines = [line for line in done.out.splitlines() if not re.search("all weights$|samples/epoch|TinyTask", line)]
+        assert [line for line in lines if len(line) > width] == []
+        assert max(map(len, done.out.splitlines())) > 0.8 * width
+
+
+def test_a_difference_tells_what_differs_and_nothing_else(cli):
+    done = cli("plan", *TINY, "--diff", "baseline", "phase2")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == cli("plan", *TINY, "--diff", "baseline", "phase2").out
+    rows = [line.split() for line in done.out.splitlines()]
+    assert ["optimizer.weight_decay", "0.01", "0.001"] in rows
+    assert "optimizer.lr" not in done.out
+    assert "loop.clip" not in done.out
+    found = json.loads(cli("plan", *TINY, "--diff", "baseline", "phase2", "--json").out)
+    decay = found["settings"]["optimizer.weight_decay"]
+    assert (decay["left"]["value"], decay["right"]["value"]) == (0.01, 0.001)
+    assert decay["left"]["reason"] != decay["right"]["reason"] != ""
+    assert [stage["name"] for stage in found["stages"]["right"]] == ["easy", "medium", "all"]
+    assert len(found["stages"]["left"]) == 1
+    same = json.loads(cli("plan", *TINY, "--diff", "phase2", "phase2", "--json").out)
+    assert (same["settings"], same["stages"]) == ({}, {})
+
+
+def test_files_and_run_directories_can_be_compared(cli):
+    Path("fast.toml").write_text("[optimizer]\nlr = 0.5\n")
+    ran = cli("run", *TINY, "--strategy", "baseline", "--max-steps", 2, "--set", "optimizer.lr=0.02", "--out", "mine")
+    assert ran.code == 0, ran.err
+    arguments = ("plan", *TINY, "--strategy", "baseline", "--max-steps", 2, "--json", "--diff", "mine", "fast.toml")
+    found = json.loads(cli(*arguments).out)
+    assert set(found["settings"]) == {"optimizer.lr"}
+    sides = found["settings"]["optimizer.lr"]
+    assert (sides["left"]["value"], sides["left"]["origin"]) == (0.02, "--set optimizer.lr")
+    assert (sides["right"]["value"], sides["right"]["origin"]) == (0.5, "fast.toml:2")
+    assert found["stages"] == {}
+    missing = cli("plan", *TINY, "--diff", "baseline", "phase22")
+    assert missing.code == 4
+    assert "did you mean" in missing.err
+
+
+def test_a_price_comes_from_the_first_table_that_knows_the_device(cli):
+    Path("mine.toml").write_text('[[price]]\ndevice = "*"\nper_hour = 3600\ncurrency = "EUR"\nsource = "our bill"\n')
+    arguments = ("plan", *TINY, "--epochs", 1)
+    done = cli(*arguments, "--prices", "mine.toml", "--json")
+    cost = json.loads(done.out)["cost"]
+    assert cost["amount"] == pytest.approx(cost["seconds"])
+    assert (cost["price"]["currency"], cost["price"]["source"]) == ("EUR", "our bill")
+    shown = " ".join(cli(*arguments, "--prices", "mine.toml").out.split())
+    assert "EUR" in shown
+    assert "3600 EUR an hour, our bill" in shown
+    without = cli(*arguments)
+    assert "none known for" in without.out
+    assert "prices.toml" in without.out
+    gone = cli(*arguments, "--prices", "none.toml")
+    assert (gone.code, "no price table none.toml" in gone.err) == (2, True)
+
+
+def test_folds_are_part_of_a_plan(cli):
+    done = cli("plan", *TINY, "--strategy", "baseline", "--epochs", 2, "--folds", 4)
+    assert (done.code, done.err) == (0, "")
+    sizes = [line.split() for line in done.out.splitlines() if line.startswith("  fold ")]
+    assert [row[1] for row in sizes] == ["1/4", "2/4", "3/4", "4/4"]
+    assert all(int(row[2]) + int(row[3]) == 32 for row in sizes)
+    assert "all runs" in done.out
 
 
 def test_a_plan_as_json_agrees_with_the_run(cli):

@@ -1,0 +1,188 @@
+"""What is left of a plan, and how long it will take: counted by hand, on a clock of the test's own."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from trainkit.ahead import Ahead, ahead, epoch_ends
+from trainkit.api import preview, run
+from trainkit.compose import compose
+from trainkit.errors import UsageError
+from trainkit.forecast import FEWEST_STEPS, Forecast
+from trainkit.loop import enter_stage
+from trainkit.moment import Moment
+from trainkit.plan import Stage, StageLength
+from trainkit.prices import price_of, price_table, read_prices
+from trainkit.probe import estimate
+from trainkit.settings import EvaluateSettings
+from trainkit.stages import PlannedStage
+from trainkit.testing import tiny
+
+LENGTHS = {"train": 40, "val": 8, "test": 6}
+
+
+def planned(*lengths: tuple[int, int]) -> list[PlannedStage]:
+    """Return stages of (epochs, steps of an epoch)."""
+    stages, step, epoch = [], 0, 0
+    for number, (epochs, per_epoch) in enumerate(lengths):
+        length = StageLength(samples=per_epoch, steps_per_epoch=per_epoch, epochs=epochs, steps=epochs * per_epoch)
+        stages.append(PlannedStage(Stage(name=f"s{number}", epochs=epochs), length, step, epoch))
+        step, epoch = step + length.steps, epoch + epochs
+    return stages
+
+
+@pytest.mark.parametrize(
+    ("settings", "moment", "steps", "evaluations"),
+    [
+        ({}, Moment(), (20, 30), 5),
+        ({"every_epochs": 2}, Moment(), (20, 30), 3),
+        ({"every_epochs": None}, Moment(), (20, 30), 1),
+        # 4, 8, ... 48 are 12; of the ends 10, 20, ... 50 the two at 20 and 40 are among them.
+        ({"every_steps": 4}, Moment(), (20, 30), 12 + 3),
+        ({}, Moment(step=13, epoch=1, stage_started=True), (7, 30), 4),
+        # The first stage ended at step 12: what is left is the second, whole.
+        ({}, Moment(step=12, epoch=2, stage=1), (0, 30), 3),
+        ({}, Moment(step=22, epoch=3, stage=1, stage_started=True, stage_step=12, stage_epoch=2), (0, 20), 2),
+        ({}, Moment(step=50, epoch=5, stage=2), (0, 0), 0),
+    ],
+    ids=["all", "second epochs", "none", "steps too", "within", "ended early", "shifted", "over"],
+)  # fmt: skip
+def test_what_is_left_is_counted(settings, moment, steps, evaluations):
+    left = ahead(planned((2, 10), (3, 10)), moment, EvaluateSettings(train_samples=10, **settings), LENGTHS)
+    assert left == Ahead(steps, evaluations, evaluations + 1, evaluations * 8 + 10 + 8 + 6)
+
+
+def test_without_validation_only_the_final_table_is_left():
+    left = ahead(planned((2, 10)), Moment(), EvaluateSettings(), {"train": 40})
+    assert (left.evaluations, left.rounds, left.samples) == (0, 1, 40)
+    nothing = ahead(planned((2, 10)), Moment(), EvaluateSettings(final=False), {"train": 40})
+    assert (nothing.rounds, nothing.samples) == (0, 0)
+
+
+def test_epochs_end_where_their_steps_do():
+    assert epoch_ends(planned((2, 10), (1, 7))) == [10, 20, 27]
+
+
+class Clock:
+    """Stand in for the clock of the machine."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def steps(self, forecast: Forecast, first: int, last: int, seconds: float, stage: int = 0) -> None:
+        """Let steps be done, each taking so many seconds."""
+        for step in range(first, last + 1):
+            self.now += seconds
+            forecast.stepped(step, stage)
+
+
+def test_a_forecast_counts_steps_evaluations_and_later_stages(monkeypatch):
+    clock = Clock(monkeypatch)
+    forecast = Forecast()
+    left = Ahead((91, 50), 4, 5, 100)
+    clock.steps(forecast, 1, 1, 30.0)
+    assert forecast.remaining(left) is None
+    clock.steps(forecast, 2, 9, 2.0)
+    forecast.expect([1.0, 3.0], sample_seconds=0.5, extra_seconds=7.0)
+    assert forecast.remaining(left) == pytest.approx(91 * 2 + 50 * 6 + 100 * 0.5 + 5 * 7)
+    assert forecast.is_founded == (FEWEST_STEPS <= 8)
+    clock.now += 12
+    forecast.evaluated(8.0, samples=10)
+    forecast.evaluated(4.0, is_new=False)
+    # What was measured stands in place of what was expected, and is no step's time.
+    clock.steps(forecast, 10, 10, 2.0)
+    assert forecast.remaining(left) == pytest.approx(91 * 2 + 50 * 6 + 100 * 0.8 + 5 * 4)
+
+
+def test_the_first_steps_count_alike_and_a_new_stage_soon_speaks_for_itself(monkeypatch):
+    clock = Clock(monkeypatch)
+    forecast = Forecast()
+    clock.steps(forecast, 0, 0, 9.0)
+    for step, seconds in enumerate((4.0, 1.0, 1.0, 2.0), 1):
+        clock.steps(forecast, step, step, seconds)
+    assert forecast.per_step == pytest.approx(2.0)
+    clock.steps(forecast, 5, 30, 2.0)
+    clock.steps(forecast, 31, 60, 5.0, stage=1)
+    assert forecast.remaining(Ahead((0, 100), 0, 0, 0)) == pytest.approx(500, rel=0.1)
+
+
+def test_the_first_founded_forecast_is_kept(monkeypatch):
+    clock = Clock(monkeypatch)
+    forecast, left = Forecast(), Ahead((90,), 0, 0, 0)
+    clock.steps(forecast, 1, 5, 1.0)
+    forecast.keep_first(5, 95.0, left)
+    assert forecast.first is None
+    clock.steps(forecast, 6, 10, 1.0)
+    forecast.keep_first(10, 90.0, left)
+    forecast.keep_first(10, 5.0, left)
+    assert (forecast.first.step, forecast.first.steps, forecast.first.seconds) == (10, 100, pytest.approx(100))
+
+
+def test_an_estimate_leaves_no_trace():
+    draft = preview(
+        task=f"{tiny.__file__}:TinyTask",
+        strategy="phase2",
+        callback=["no:tensorboard"],
+        settings={"loop.epochs": 6, "stages.easy.trainable": ["head*"]},
+    )
+    built = compose(draft)
+    enter_stage(built, built.stages[0])
+    before = {name: value.clone() for name, value in built.model.state_dict().items()}
+    learning = {name: parameter.requires_grad for name, parameter in built.learnable.items()}
+    moment, counts, random = built.moment.state_dict(), built.inactive.state_dict(), torch.get_rng_state()
+    estimate(built)
+    assert built.forecast.is_estimated
+    assert built.forecast.evaluations == 0
+    assert len(set(built.forecast._relative)) > 1
+    assert all(torch.equal(value, before[name]) for name, value in built.model.state_dict().items())
+    assert {name: parameter.requires_grad for name, parameter in built.learnable.items()} == learning
+    assert all(parameter.grad is None for parameter in built.learnable.values())
+    assert (built.moment.state_dict(), built.inactive.state_dict()) == (moment, counts)
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_a_run_compares_its_forecast_with_the_fact(tmp_path):
+    settings = {"loop.epochs": 6, "out": str(tmp_path / "whole"), "evaluate.every_epochs": 2}
+    parts = {"task": tiny.TinyTask(), "strategy": "baseline", "callback": ["no:tensorboard"]}
+    told = run(**parts, settings=settings | {"loop.batch_size": 2}).summary["forecast"]
+    assert (told["made_at_step"], told["steps"]) == (10, 72)
+    assert told["error"] == pytest.approx(told["seconds"] / told["fact"] - 1, abs=1e-3)
+    short = run(**parts, settings=settings | {"loop.max_steps": 4, "out": str(tmp_path / "short")}).summary
+    assert short["forecast"] is None
+
+
+def test_prices_that_come_along_have_a_source_and_a_date():
+    prices = price_table()
+    assert len(prices) >= 5
+    assert all(price.source and price.date and price.currency for price in prices)
+    assert price_of("NVIDIA H100 PCIe", prices).per_hour < price_of("NVIDIA H100 80GB HBM3", prices).per_hour
+    assert price_of("Some processor", prices) is None
+    assert price_of("nvidia h200", prices).amount(7200, devices=2) == pytest.approx(4 * 4.59)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("price = [", "cannot be read"),
+        ("prices = 1", r"something else than \[\[price\]\]"),
+        ("[[price]]\ndevice = 'x'\nper_hour = -1\ncurrency = 'EUR'", r"per_hour: .*\[\[price\]\] number 1"),
+        ("[[price]]\ndevice = 'x'\nper_hour = 1", "currency: field required"),
+        ("[[price]]\ndevice = 'x'\nper_hour = 1\ncurrency = 'EUR'\ncolour = 'red'", "colour: extra"),
+    ],
+)
+def test_a_broken_price_table_is_refused_with_its_place(tmp_path, text, message):
+    path = tmp_path / "prices.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"(?s)" + message) as refused:
+        read_prices(path)
+    assert str(path) in str(refused.value)
+
+
+def test_the_users_own_prices_go_before_those_that_come_along(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAINKIT_HOME", str(tmp_path))
+    (tmp_path / "prices.toml").write_text("[[price]]\ndevice = '*H200*'\nper_hour = 1.5\ncurrency = 'EUR'\n")
+    assert price_of("NVIDIA H200", price_table()).currency == "EUR"
+    assert price_of("NVIDIA B200", price_table()).currency == "USD"
