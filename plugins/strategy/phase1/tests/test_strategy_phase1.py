@@ -100,7 +100,8 @@ def test_short_run_that_draws_a_sample_seldom_does_not_augment():
     assert values(plan)["augmenter"] == []
     assert "augmenter" not in values(phase1_plan(situation(35, "cpu")))
     assert "augmenter" not in values(phase1_plan(situation(1000)))
-    assert {"task.support", "task.dropout"}.isdisjoint(values(plan))
+    assert {"task.support", "task.dropout", "loss.use"}.isdisjoint(values(plan))
+    assert "unfreezing" in values(plan)["callback"]
     assert any(note.startswith("left out: few-shot: a short run") for note in plan.notes)
 
 

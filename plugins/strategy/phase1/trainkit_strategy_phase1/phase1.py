@@ -14,6 +14,7 @@ BATCH_SIZE, LR = 8, 1e-4
 FOLDS = 5
 NOT_IN_SHORT_RUNS = {
     "few-shot": "a short run gains more from the steps that it would cost",
+    "variance-aware": "in a short run the task's own loss learns faster",
     "dropout": "a short run sees each sample too seldom to overfit; it stays at the task's own",
 }
 DROPOUT_FACTOR, MOST_DROPOUT = 4, 0.5
@@ -23,11 +24,9 @@ TECHNIQUES: tuple[str, ...] = get_args(Named)
 
 def wanted(situation: Situation, budget: Budget, without: Sequence[str] = ()) -> list[Want]:
     """Return the techniques of phase 1, those of `without` left out."""
-    wants = [
-        Want("unfreezing", "what is pretrained changes last and least"),
-        Want("variance-aware", "terms that vary more count less"),
-    ]
+    wants = [Want("unfreezing", "what is pretrained changes last and least")]
     if not budget.is_short:
+        wants.append(Want("variance-aware", "terms that vary more count less"))
         wants.append(Want("few-shot", "a sample may look at other training samples of its kind"))
         if (dropout := own_strength(situation, "dropout")) is not None:
             strength = round(min(MOST_DROPOUT, DROPOUT_FACTOR * dropout), 3)
@@ -97,8 +96,8 @@ def _notes(situation: Situation, budget: Budget, variants: int, without: Sequenc
 class Phase1:
     """Train on few samples: many variants of each, small batches, high regularisation, a low rate, early stopping.
 
-    The techniques few-shot, unfreezing, variance-aware and dropout are taken where the task can use them, the first and
-    the last only in runs that are not shortened; the plan notes what is left out, and why.
+    The techniques few-shot, unfreezing, variance-aware and dropout are taken where the task can use them, all but
+    unfreezing only in runs that are not shortened; the plan notes what is left out, and why.
 
     Args:
         epochs: longest training, in passes over all variants.

@@ -95,6 +95,20 @@ def test_cpu_limit_keeps_the_proportions_of_stages():
     assert "7+10+17 of 20+30+50 epochs" in plan.notes[0]
 
 
+def test_short_run_has_one_schedule_and_no_stage_of_experts():
+    offered = {"experts": EXPERTS, "multi-scale": SCALES, "modality-weighting": MODALITY}
+    plan = phase2_plan(situation(35, "cpu", techniques=offered))
+    assert [(stage.name, stage.lr_factor, stage.restart_schedule) for stage in plan.stages] == [
+        ("easy", 1.0, False),
+        ("medium", 1.0, False),
+        ("all", 1.0, False),
+    ]
+    found = values(plan)
+    assert {"task.experts", "task.scales"}.isdisjoint(found)
+    assert (found["scheduler.warmup"], found["scheduler.floor"]) == (0.1, 0.01)
+    assert any(note.startswith("left out: experts: a short run") for note in plan.notes)
+
+
 def test_cpu_limit_never_leaves_a_stage_without_an_epoch():
     plan = phase2_plan(situation(10_000, "cpu"))
     assert [stage.epochs for stage in plan.stages] == [1, 1, 1]

@@ -14,6 +14,11 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Named = Literal["experts", "data-dropout", "modality-weighting", "multi-scale", "dropout"]
 STAGE_NAMES = ("easy", "medium", "all")
 BATCH_SIZE = 16
+NOT_IN_SHORT_RUNS = {
+    "multi-scale": "a short run gains more from the steps that it would cost",
+    "experts": "a short run has no steps for a second stage of its own",
+    "dropout": "a short run sees each sample too seldom to overfit; it stays at the task's own",
+}
 SHARE_OF_EXPERTS = 0.4
 SAVING = 0.2
 DROPOUT_FACTOR, MOST_DROPOUT = 3, 0.5
@@ -39,17 +44,21 @@ def with_experts(stages: tuple[Stage, ...], trainable: tuple[str, ...]) -> tuple
     return (*stages[:-1], base, last.model_copy(update={"name": "experts", "epochs": length, "trainable": trainable}))
 
 
+def in_one_schedule(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """Return stages that share one schedule at one rate: what few steps have no time to restart and divide."""
+    return tuple(stage.model_copy(update={"lr_factor": 1.0, "restart_schedule": False}) for stage in stages)
+
+
 def wanted(situation: Situation, budget: Budget, without: Sequence[str] = ()) -> list[Want]:
     """Return the techniques that phase 2 wants of a task, those of `without` left out."""
-    wants = [
-        Want("multi-scale", "what is seen at several resolutions should be judged alike"),
-        Want("modality-weighting", "the last stage balances what is seen and what is structure"),
-    ]
-    if any(stage.name == "experts" for stage in budget.stages):
-        wants.append(Want("experts", "after the base model, each expert learns its own share of the noise"))
-    if (dropout := own_strength(situation, "dropout")) is not None and not budget.is_short:
-        strength = round(min(MOST_DROPOUT, DROPOUT_FACTOR * dropout), 3)
-        wants.append(Want("dropout", f"{DROPOUT_FACTOR} times the task's own {dropout:g}", strength))
+    wants = [Want("modality-weighting", "the last stage balances what is seen and what is structure")]
+    if not budget.is_short:
+        wants.insert(0, Want("multi-scale", "what is seen at several resolutions should be judged alike"))
+        if any(stage.name == "experts" for stage in budget.stages):
+            wants.append(Want("experts", "after the base model, each expert learns its own share of the noise"))
+        if (dropout := own_strength(situation, "dropout")) is not None:
+            strength = round(min(MOST_DROPOUT, DROPOUT_FACTOR * dropout), 3)
+            wants.append(Want("dropout", f"{DROPOUT_FACTOR} times the task's own {dropout:g}", strength))
     return [want for want in wants if want.name not in without]
 
 
@@ -68,10 +77,13 @@ def phase2_plan(
 ) -> Plan:
     """Return the plan of phase 2 for a situation; the arguments are those of `Phase2`."""
     samples, batch = situation.train_samples, batch_size_of(situation, batch_size, BATCH_SIZE)
-    recipe = curriculum(epochs, shares if situation.has_difficulty else (1.0, 1.0, 1.0), lr_factors)
+    plain = curriculum(epochs, shares if situation.has_difficulty else (1.0, 1.0, 1.0), lr_factors)
+    recipe = plain
     if (experts := usable(situation, "experts")) and "experts" not in without:
-        recipe = with_experts(recipe, experts.trainable)
+        recipe = with_experts(plain, experts.trainable)
     budget = within_cpu_steps(situation, recipe, variants, batch, cpu_steps)
+    if budget.is_short:
+        budget = within_cpu_steps(situation, in_one_schedule(plain), variants, batch, cpu_steps)
     drawn = budget.variants
     seen = "as it is, once an epoch" if drawn == 1 else f"in {drawn} variants an epoch"
     callbacks = ["tensorboard", "early-stopping"]
@@ -80,11 +92,9 @@ def phase2_plan(
         "loop.variants": Setting(value=drawn, reason=f"each of {samples} samples is seen {seen}"),
         "loop.clip": Setting(value=1.0, reason="a new stage begins with a jump of the learning rate"),
         "optimizer.use": Setting(value="adamw", reason="the usual first choice"),
-        "optimizer.lr": Setting(value=lr, reason="the rate of the first stage; later stages take a share of it"),
+        "optimizer.lr": Setting(value=lr, reason="the rate of the first stage, which later stages start from"),
         "optimizer.weight_decay": Setting(value=weight_decay, reason="more samples than phase 1, less augmentation"),
-        "scheduler.use": Setting(value="cosine", reason="within each stage from its rate down to a tenth"),
-        "scheduler.warmup": Setting(value=0.05, reason="a short rise at the start of each stage"),
-        "scheduler.floor": Setting(value=0.1, reason="a stage ends where the next one can take over"),
+        **_schedule(budget),
         "callback.early-stopping.scope": Setting(value="stage", reason="a stage that stagnates gives way to the next"),
         "callback.early-stopping.adaptive": Setting(value=True, reason="a stage that still improves may go on longer"),
         "callback.early-stopping.patience": Setting(value=patience, reason="stages are short"),
@@ -102,6 +112,22 @@ def phase2_plan(
         settings=settings,
         notes=_notes(situation, budget, variants, without),
     )
+
+
+def _schedule(budget: Budget) -> dict[str, Setting]:
+    if budget.is_short:
+        return {
+            "scheduler.use": Setting(
+                value="cosine", reason="one over all stages: a short run has no steps for restarts"
+            ),
+            "scheduler.warmup": Setting(value=0.1, reason="the first tenth of the steps lets the moments settle"),
+            "scheduler.floor": Setting(value=0.01, reason="the last steps still move a little"),
+        }
+    return {
+        "scheduler.use": Setting(value="cosine", reason="within each stage from its rate down to a tenth"),
+        "scheduler.warmup": Setting(value=0.05, reason="a short rise at the start of each stage"),
+        "scheduler.floor": Setting(value=0.1, reason="a stage ends where the next one can take over"),
+    }
 
 
 def _notes(situation: Situation, budget: Budget, variants: int, without: Sequence[str]) -> tuple[str, ...]:
@@ -124,6 +150,7 @@ class Phase2:
 
     Each stage has its own cosine and may end early. Where the data has no difficulty, all stages take all samples. A
     task with experts gives them two fifths of all epochs, at the end. Data dropout leaves a fifth of the samples out.
+    A run that is shortened has one cosine over all stages, and leaves out what costs steps; the plan notes it.
 
     Args:
         epochs: length of each stage.
