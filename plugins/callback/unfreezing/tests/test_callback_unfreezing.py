@@ -11,7 +11,7 @@ from trainkit.registry import Registry
 from trainkit.rundir import rows
 from trainkit.testing import CallbackConformance
 from trainkit.testing.resuming import assert_resumes
-from trainkit.testing.tiny import tiny_request, tiny_run
+from trainkit.testing.tiny import TinyTask, tiny_request, tiny_run
 from trainkit_callback_unfreezing.unfreezing import Unfreezing, discriminative, first_learning, grouped, rest
 
 NAMES = ("embedding.weight", "mix.0.weight", "mix.0.bias", "head.weight", "head.bias")
@@ -138,6 +138,20 @@ def test_what_a_stage_keeps_fixed_stays_fixed(tmp_path):
 def test_a_stage_of_which_nothing_learns_is_an_error(tmp_path):
     with pytest.raises(UsageError, match=r"(?s)nothing learns in epoch 1.*lets embedding\.\* learn"):
         trained(tmp_path / "run", Unfreezing(), stages=[Stage(epochs=3, trainable=("embedding.*",))])
+
+
+def test_a_top_that_is_not_in_the_loss_is_an_error_that_names_groups(tmp_path):
+    class Aside(TinyTask):
+        def build_model(self):
+            model = super().build_model()
+            model.aside = nn.Linear(2, 2)
+            return model
+
+    message = r"(?s)does not depend on what learns in epoch 1.*only aside learns.*embedding, mix, head not yet"
+    with pytest.raises(UsageError, match=message):
+        trained(tmp_path / "run", Unfreezing(), task=Aside())
+    heard = trained(tmp_path / "named", Unfreezing(groups=("embedding.*", "*")), task=Aside())
+    assert heard.learning[0] == {"mix", "head"}
 
 
 def test_a_group_without_parameters_is_refused_before_anything_is_written(tmp_path):

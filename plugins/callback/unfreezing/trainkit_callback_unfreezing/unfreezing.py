@@ -13,6 +13,7 @@ from trainkit.narrowing import epoch_of
 
 if TYPE_CHECKING:
     from torch import nn
+    from trainkit.contracts import LossOutput
     from trainkit.live import Run
 
 _log = logging.getLogger(__name__)
@@ -108,6 +109,20 @@ class Unfreezing:
         """Let the groups of this epoch learn, and no others."""
         self._apply(run)
         run.record("unfreezing/learning", sum(p.numel() for p in run.learnable.values() if p.requires_grad))
+
+    @hookimpl(tryfirst=True)
+    def on_loss(self, run: Run, loss: LossOutput) -> None:
+        """Refuse to go on where the loss does not depend on what learns, as on a head that is not in it."""
+        if loss.sum.requires_grad:
+            return
+        learning = [name for name, parameter in run.learnable.items() if parameter.requires_grad]
+        lower = [part for part in dict.fromkeys(map(part_of, run.learnable)) if part not in set(map(part_of, learning))]
+        raise UsageError(
+            f"the loss does not depend on what learns in epoch {run.moment.epoch + 1}",
+            where="callback.unfreezing.groups",
+            why=f"only {', '.join(dict.fromkeys(map(part_of, learning)))} learns, and {', '.join(lower)} not yet",
+            do=f'name groups whose last one the loss depends on, as \'groups=["{lower[0]}.*", "*"]\'',
+        )
 
     @hookimpl
     def after_evaluation(self, run: Run) -> None:
