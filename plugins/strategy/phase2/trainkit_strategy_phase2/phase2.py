@@ -138,10 +138,9 @@ def _notes(situation: Situation, budget: Budget, variants: int, without: Sequenc
     if not situation.has_augmenter and variants > 1:
         notes.append(f"left out: {variants} variants: nothing augments, and equal samples only make an epoch longer")
     notes += left_out(situation, [name for name in OF_TASK if name not in without])
-    if budget.is_short and usable(situation, "dropout") and "dropout" not in without:
-        notes.append(
-            "left out: dropout: a short run sees each sample too seldom to overfit; it stays at the task's own"
-        )
+    for name, why in NOT_IN_SHORT_RUNS.items():
+        if budget.is_short and usable(situation, name) and name not in without:
+            notes.append(f"left out: {name}: {why}")
     return tuple(notes)
 
 
