@@ -77,7 +77,12 @@ class Curriculum:
         by: staged: whether bars are shares of the samples by rank of difficulty, or difficulties.
 
     Source: Platanios et al. 2019, arXiv 1903.09848 [paper]; time in epochs instead of steps [reading].
+
+    Attributes:
+        admits_easy_first: what components that keep the hard samples ask for before they work beside this one.
     """
+
+    admits_easy_first = True
 
     def __init__(
         self,

@@ -258,3 +258,15 @@ def test_two_and_three_epochs_are_five(options, tmp_path):
     straight = assert_resumes(tmp_path, lambda: [DataDropout(**options)], [4, 7], settings, task=TinyTask(samples=22))
     facts = json.loads((straight / "results.json").read_text())["summaries"]["callback live:callback0"]
     assert 0 < facts["samples_back_propagated"] < 5 * 22
+
+
+@pytest.mark.parametrize("is_staged", [True, False])
+def test_hard_samples_are_not_looked_for_among_easy_ones(is_staged):
+    stage = Stage(name="easy", epochs=2, selection=Selection(easiest=0.5)) if is_staged else Stage(epochs=2)
+    callbacks = ["data-dropout"] if is_staged else ["curriculum", "data-dropout"]
+    settings = {"callback": callbacks, "callback.data-dropout.method": "dbpd"}
+    whose = "stage easy of the plan" if is_staged else "callback curriculum"
+    with pytest.raises(UsageError, match=f"(?s)dbpd keeps the hard samples, and {whose}.*method=srd"):
+        tiny_run(settings, stages=(stage,))
+    run = tiny_run(settings | {"callback.data-dropout.method": "srd"}, stages=(stage,))
+    assert "callback data-dropout" in run.components

@@ -119,6 +119,18 @@ class DataDropout:
         self.losses: list[float] = []
         self.draws_of_epoch = 0
 
+    def check_run(self, run: Run) -> None:
+        """Refuse to keep the hard ones among samples of which only the easy ones are admitted."""
+        easy = [f"stage {each.stage.name} of the plan" for each in run.stages if each.stage.selection.easiest < 1]
+        easy += [label for label, part in run.components.items() if getattr(part, "admits_easy_first", False)]
+        if self.method == "dbpd" and easy:
+            raise UsageError(
+                f"data-dropout's dbpd keeps the hard samples, and {easy[0]} admits the easy ones alone",
+                where="callback.data-dropout.method",
+                why="of the easy samples hardly one would be left to learn from",
+                do="take --set callback.data-dropout.method=srd, or leave one of the two out",
+            )
+
     def admit(self, indices: Indices, train: Dataset, epoch: Epoch) -> Indices:
         """Return the samples that an epoch keeps: a random part under srd, else all."""
         del train
