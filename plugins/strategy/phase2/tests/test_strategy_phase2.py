@@ -104,7 +104,7 @@ def test_short_run_has_one_schedule_and_no_stage_of_experts():
         ("all", 1.0, False),
     ]
     found = values(plan)
-    assert {"task.experts", "task.scales"}.isdisjoint(found)
+    assert {"task.experts", "task.scales", "loss.use"}.isdisjoint(found)
     assert (found["scheduler.warmup"], found["scheduler.floor"]) == (0.1, 0.01)
     assert any(note.startswith("left out: experts: a short run") for note in plan.notes)
 

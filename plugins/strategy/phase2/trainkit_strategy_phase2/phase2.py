@@ -16,6 +16,7 @@ STAGE_NAMES = ("easy", "medium", "all")
 BATCH_SIZE = 16
 NOT_IN_SHORT_RUNS = {
     "multi-scale": "a short run gains more from the steps that it would cost",
+    "modality-weighting": "in a short run the task's own loss learns as fast",
     "experts": "a short run has no steps for a second stage of its own",
     "dropout": "a short run sees each sample too seldom to overfit; it stays at the task's own",
 }
@@ -51,9 +52,10 @@ def in_one_schedule(stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
 
 def wanted(situation: Situation, budget: Budget, without: Sequence[str] = ()) -> list[Want]:
     """Return the techniques that phase 2 wants of a task, those of `without` left out."""
-    wants = [Want("modality-weighting", "the last stage balances what is seen and what is structure")]
+    wants = []
     if not budget.is_short:
-        wants.insert(0, Want("multi-scale", "what is seen at several resolutions should be judged alike"))
+        wants.append(Want("multi-scale", "what is seen at several resolutions should be judged alike"))
+        wants.append(Want("modality-weighting", "the last stage balances what is seen and what is structure"))
         if any(stage.name == "experts" for stage in budget.stages):
             wants.append(Want("experts", "after the base model, each expert learns its own share of the noise"))
         if (dropout := own_strength(situation, "dropout")) is not None:
