@@ -17,7 +17,7 @@ SHARED = {
 }  # fmt: skip
 OPTIONS = {
     "run": SHARED | {"--out", "--name", "--resume", "--json", "--quiet"},
-    "plan": SHARED | {"--why", "--no-cost", "--json"},
+    "plan": SHARED | {"--why", "--diff", "--no-cost", "--prices", "--json"},
     "lr-find": SHARED | {"--min", "--max", "--steps", "--rule", "--axis", "--out", "--json", "--quiet"},
     "validate": {"data", "--task", "--on-bad-sample", "--set", "-p", "--all", "--json"},
     "show": {
