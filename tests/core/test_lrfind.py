@@ -15,9 +15,9 @@ import torch
 import trainkit
 from torch import nn
 from trainkit import hookimpl
+from trainkit.api import resume, start
 from trainkit.contracts import LossOutput
 from trainkit.errors import ExitCode, PluginError, UsageError
-from trainkit.execution import resume, start
 from trainkit.foundrate import PLOT, RECORD
 from trainkit.lrfind import Search, find
 from trainkit.plan import Stage

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from trainkit import LossOutput, hookimpl
+from trainkit.api import start
 from trainkit.contracts import Splits
-from trainkit.execution import start
 from trainkit.loop import train
 from trainkit.testing.tiny import TinyTask, tiny_request, tiny_run
 

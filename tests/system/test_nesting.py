@@ -12,11 +12,11 @@ import torch
 import trainkit
 from torch import nn
 from trainkit import hookimpl
+from trainkit.api import resume, start
 from trainkit.config import layer_of, merged
 from trainkit.documents import asked_for, components_of
 from trainkit.draft import make_draft
 from trainkit.errors import PluginError, TrainkitError, UsageError
-from trainkit.execution import resume, start
 from trainkit.nested import InnerLoss, built, call, reads_of
 from trainkit.registry import Registry
 from trainkit.request import Request

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from trainkit import LossOutput, Stage, UsageError, hookimpl
+from trainkit.api import resume, start
 from trainkit.binding import bind_loss
-from trainkit.execution import resume, start
 from trainkit.nested import built
 from trainkit.testing import LossConformance, tiny
 from trainkit_loss_multitask.aesthetics import aesthetic_losses
