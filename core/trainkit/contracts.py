@@ -114,6 +114,9 @@ class Task(Protocol):
         predicts: those of `gives` that `predict` makes; it is called only when a metric reads one of them.
         sample_keys: the names found in a sample, for augmenters.
         defaults: settings by dotted key, as {"loss.use": "cross-entropy", "metric": ["token-accuracy"]}.
+
+    An optional attribute `techniques` tells strategies what the task makes of techniques, a `trainkit.Technique` by
+    name. It is asked for after `fit`, as it may follow from the data.
     """
 
     gives: frozenset[str]

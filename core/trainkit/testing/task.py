@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from trainkit.binding import bind_loss, bind_model
 from trainkit.config import default_layer, layer_of, merged
 from trainkit.contracts import SAMPLE_ID, Splits
+from trainkit.kinds import ONE_KINDS
 from trainkit.live import as_loss, as_mapping
 from trainkit.parts import Loader
 from trainkit.registry import Registry
+from trainkit.settings import check_settings
 
 from .component import ComponentConformance, plain, same
 from .taskpowers import TaskPowers
@@ -169,6 +171,18 @@ class TaskConformance(TaskPowers, ComponentConformance):
             answer = predict(batch)
             assert answer, name
             assert set(answer) <= task.gives, name
+
+    def test_techniques_can_be_taken(self) -> None:
+        """Each technique either says why the task lacks it or names settings that exist, its strength one of them."""
+        task, _ = self.read()
+        loader = Loader(Registry(), {})
+        for name, technique in getattr(task, "techniques", {}).items():
+            assert bool(technique.settings) != bool(technique.lacking), f"{name}: either settings or what is lacking"
+            assert technique.strength in ("", *technique.settings), f"{name}: the strength is none of its settings"
+            config = merged([default_layer(), layer_of({"task.use": self.component, **technique.settings}, name)])
+            check_settings(config)
+            for kind in {key.partition(".")[0] for key in technique.settings} & set(ONE_KINDS):
+                loader.part(kind, config)
 
     def test_defaults_exist(self) -> None:
         """The components that the task proposes are installed, and take the options that it proposes."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
+from trainkit import Technique
 from trainkit.binding import bind_model
 from trainkit.contracts import Answer, Batch, Finding, Inspection, Outputs, Sample, Splits
 from trainkit.errors import DataError, UsageError
@@ -32,6 +33,7 @@ from .relative import usual_span
 from .scaling import Method
 from .schema import Schema
 from .splitting import Part, check_windows, parts_of, windows_of
+from .techniques import techniques_of_forecasts
 from .tft import QUANTILES
 from .times import TimeFormat
 from .whole import whole_of
@@ -199,6 +201,12 @@ class SeriesTask:
             "loop.batch_size": 32,
             "checkpoint.keep_best": 3,
         }
+
+    @property
+    def techniques(self) -> Mapping[str, Technique]:
+        """Return what strategies may ask of this task, and why the rest cannot be had."""
+        dropout = self.forecaster.dropout if self.forecaster.model == "tft" else None
+        return techniques_of_forecasts(dropout)
 
     @property
     def predicts(self) -> frozenset[str]:

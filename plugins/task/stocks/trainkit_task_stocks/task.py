@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 from torch import Tensor, nn
+from trainkit import Technique
 from trainkit.binding import bind_model
 from trainkit.contracts import Answer, Batch, Dataset, Finding, Inspection, Sample, Splits
 from trainkit.derived import BaseTask, DerivedTask
@@ -106,6 +107,14 @@ class StocksTask(DerivedTask):
         metrics = ["forecast-error", {"use": "direction", "target": "close"}]
         loss = {"loss.use": "price-action"} if self.forecasts_actions else {}
         return {**self.base.defaults, **loss, "metric": metrics}
+
+    @property
+    def techniques(self) -> Mapping[str, Technique]:
+        """Return what strategies may ask of this task: what its base offers, with the dropout of its own model."""
+        found: Mapping[str, Technique] = self.base.techniques
+        if not self.forecasts_actions:
+            return found
+        return {**found, "dropout": Technique(settings={"task.dropout": self.dropout}, strength="task.dropout")}
 
     @property
     def sample_keys(self) -> frozenset[str]:
