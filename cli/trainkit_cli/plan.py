@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LOADING_SHOWN, EVALUATING_SHOWN = 0.1, 0.02
 NARROWEST, USUAL, WIDEST = 60, 100, 120
-LABEL = 12
+LABEL, MOST_LABEL = 12, 26
 
 
 @click.command()
@@ -162,8 +162,11 @@ def print_plan(draft: Draft, cost: Cost | None, folds: FoldPlan | None = None) -
 
     width = columns()
 
+    inside = [part.component.place for kind in draft.parts for part in draft.parts[kind].inner()]
+    left = min(MOST_LABEL, max(LABEL, *map(len, inside), 0)) if inside else LABEL
+
     def say(label: str, text: str) -> None:
-        click.echo("\n".join(paragraph(label, text, width)))
+        click.echo("\n".join(paragraph(label, text, width, left)))
 
     counts = ", ".join(f"{len(dataset):,} {split}" for split, dataset in draft.splits.items())
     say("data", f"{draft.splits.source}: {counts}")

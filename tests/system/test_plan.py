@@ -94,6 +94,25 @@ def test_a_price_comes_from_the_first_table_that_knows_the_device(cli):
     assert (gone.code, "no price table none.toml" in gone.err) == (2, True)
 
 
+def test_callbacks_tell_what_they_will_do_when(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    named = [word for name in ("unfreezing", "ema", "quality-threshold") for word in ("--callback", name)]
+    arguments = ("plan", *TINY, "--strategy", "baseline", "--epochs", 6, "--batch-size", 2, "--no-cost", *named)
+    done = cli(*arguments)
+    assert (done.code, done.err) == (0, "")
+    lines = {line.split()[0]: line.partition("│")[2] for line in done.out.splitlines() if "│" in line}
+    assert re.fullmatch(r"├head +├\+ mix +├\+ embedding *", lines["unfreezing"])
+    assert re.fullmatch(r"├decay 0.1 +├decay 0.\d+ +├decay 0.\d+ *", lines["ema"])
+    tracks = {track["name"]: track for track in json.loads(cli(*arguments, "--json").out)["outline"]}
+    assert [text for _, text in tracks["unfreezing"]["marks"]] == ["head", "+ mix", "+ embedding"]
+    # Quality falls from 1 to 0 by sample: a rising threshold admits fewer of them.
+    shares = [share for _, share in tracks["samples"]["levels"]]
+    assert len(shares) == 6
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] > shares[-1]
+    assert len(tracks["evaluated"]["marks"]) >= 6
+
+
 def test_folds_are_part_of_a_plan(cli):
     done = cli("plan", *TINY, "--strategy", "baseline", "--epochs", 2, "--folds", 4)
     assert (done.code, done.err) == (0, "")

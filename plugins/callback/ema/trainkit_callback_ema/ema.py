@@ -17,6 +17,7 @@ from .average import Average, copy_all, decay_at
 if TYPE_CHECKING:
     from torch import Tensor
     from trainkit.live import Run
+    from trainkit.outline import Course
 
 VAL, RAW = "val", "raw"
 # More than this of the initial weights in the last average, and it says more about them than about training.
@@ -65,6 +66,12 @@ class EMA:
         # this second copy does not make the peak of memory higher.
         self._trained: dict[str, Tensor] = {}
         self._raw: dict[str, float] = {}
+
+    def outline(self, course: Course) -> list[tuple[int, str]]:
+        """Return the decay at the begin, after a quarter and after half of the steps."""
+        steps = dict.fromkeys((0, course.total_steps // 4, course.total_steps // 2))
+        found = [(t, decay_at(t, self.decay, warmup=self.warmup, power=self.power, gamma=self.gamma)) for t in steps]
+        return [(step, f"decay {decay:.4g}") for step, decay in found]
 
     def check_run(self, run: Run) -> None:
         """Refuse a run whose optimizer averages weights itself."""

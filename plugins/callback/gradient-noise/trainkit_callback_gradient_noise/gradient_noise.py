@@ -14,6 +14,7 @@ from trainkit.randomness import Purpose, mixed
 
 if TYPE_CHECKING:
     from trainkit.live import Run
+    from trainkit.outline import Course
 
 TAG = "train/gradient_noise"
 # Noise that is so much longer than the gradient leaves nothing of its direction in a step.
@@ -69,6 +70,11 @@ class GradientNoise:
         scale: Literal["relative", "absolute"] = "relative",
     ) -> None:
         self.eta, self.gamma, self.scale = eta, gamma, scale
+
+    def outline(self, course: Course) -> list[tuple[int, str]]:
+        """Return the deviation of the noise at the begin, after a quarter and after half of the steps."""
+        steps = dict.fromkeys((0, course.total_steps // 4, course.total_steps // 2))
+        return [(step, f"sigma {deviation_at(step, self.eta, self.gamma):.2g}") for step in steps]
 
     def check_run(self, run: Run) -> None:
         """Refuse a model with sparse gradients: noise would make them dense."""

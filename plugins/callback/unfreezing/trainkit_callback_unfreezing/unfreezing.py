@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
     from trainkit.contracts import LossOutput
     from trainkit.live import Run
+    from trainkit.outline import Course
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +94,13 @@ class Unfreezing:
                     why=f"top-level parts of the model: {parts}",
                 )
         return grouped(names, self.groups)
+
+    def outline(self, course: Course) -> list[tuple[int, str]]:
+        """Return the step from which each group learns, the highest first."""
+        names = list(self.groups) or [group.name for group in course.groups]
+        epochs = range(0, len(course.epoch_ends), self.every)
+        joining = zip(epochs, reversed(names), strict=False)
+        return [(course.first_step(epoch), f"{'+ ' if epoch else ''}{name}") for epoch, name in joining]
 
     @hookimpl
     def on_run_start(self, run: Run) -> None:
