@@ -28,6 +28,8 @@ DEFAULTS: dict[str, Any] = {
     "metric": [],
     "callback": ["tensorboard"],
 }
+# What a component is held against where one asks what it brings; of a list, that is its absence.
+NULLS: dict[str, str] = {"loss": "cross-entropy", "optimizer": "adamw", "scheduler": NULL_SCHEDULER, "adapter": "full"}
 
 
 @dataclass(frozen=True)

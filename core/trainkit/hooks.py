@@ -121,7 +121,11 @@ class KindHooks:
 
     @hookspec
     def trainkit_callback(self) -> Callable[..., Any]:
-        """Return a callback: any object that implements events."""
+        """Return a callback: any object that implements events.
+
+        What it makes may have an attribute `only_observes` that is True: with and without it a run comes to the same,
+        to the bit. An ablation then does not leave it out.
+        """
         raise NotImplementedError
 
 

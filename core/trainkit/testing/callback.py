@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 
+from trainkit.api import start
 from trainkit.contracts import Stateful
 from trainkit.events import EVENT_NAMES, resolve
 
 from .component import ComponentConformance, plain, same
+from .resuming import saved
+from .tiny import tiny_request
 
 
 class CallbackConformance(ComponentConformance):
@@ -34,6 +38,18 @@ class CallbackConformance(ComponentConformance):
             return
         other.load_state_dict(copy.deepcopy(one.state_dict()))
         assert same(other.state_dict(), one.state_dict())
+
+    def test_observes_where_it_says_so(self) -> None:
+        """With `only_observes` it changes nothing: weights, optimizer and results of a run are those without it."""
+        if not getattr(self.build(), "only_observes", False):
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            ends = []
+            for number, callbacks in enumerate(([], [self.build()])):
+                result = start(tiny_request({"out": f"{folder}/{number}"}, callbacks=callbacks))
+                kept = saved(result.directory)
+                ends.append([kept["model.safetensors"], kept["optimizer.safetensors"], result.summary["results"]])
+        assert same(ends[0], ends[1]), "a run with it comes to something else: take its `only_observes` away"
 
     def used(self) -> object:
         """Return a callback that has heard something; override it for one that keeps state."""

@@ -47,6 +47,8 @@ class SampleOutputs:
         seed: decides about whatever is drawn in an answer.
     """
 
+    only_observes = True
+
     def __init__(
         self,
         samples: PositiveInt = 4,

@@ -81,6 +81,8 @@ class SystemMonitor:
         every_seconds: least time between two readings; 0 reads at every row of training.
     """
 
+    only_observes = True
+
     def __init__(self, every_seconds: NonNegativeFloat = 10.0) -> None:
         self.every_seconds = every_seconds
         self.machine = Machine()

@@ -29,6 +29,8 @@ class TensorBoard:
         flush_seconds: longest time for which written rows may stay in memory.
     """
 
+    only_observes = True
+
     def __init__(self, flush_seconds: PositiveInt = 30) -> None:
         self.flush_seconds = flush_seconds
         self._writer: SummaryWriter | None = None
