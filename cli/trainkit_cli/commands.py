@@ -14,6 +14,7 @@ COMMANDS = {
     "lr-find": "Find a learning rate by a test of many, before a run.",
     "run": "Train a model from named parts.",
     "evaluate": "Measure a run's checkpoint on a split of its data, or on all of other data.",
+    "ablate": "Find out what each part of a run contributes.",
     "predict": "Answer new inputs with the model of a run.",
     "plugins": "List what is installed, what is broken, what could be installed.",
     "completion": "Print the script that completes commands in a shell.",

@@ -32,6 +32,7 @@ OPTIONS = {
         "directory", "inputs", "--out", "--open", "--batch-size", "--seed", "--guidance", "--set", "--on-bad-sample",
         "--checkpoint", "--device", "--json",
     },
+    "ablate": {"directory", "--only", "--seeds", "--max-steps", "--out", "--plan", "--json", "--quiet"},
     "plugins": {"--kind", "--json"},
     "completion": {"shell"},
 }  # fmt: skip
@@ -44,8 +45,8 @@ def longest_names(command: click.Command) -> set[str]:
 def test_names_of_the_package():
     assert trainkit.__all__ == [
         "Answer", "DataError", "ExitCode", "Finding", "Inspection", "LossOutput", "Panel", "Plan", "PluginError",
-        "Registry", "Selection", "Setting", "Situation", "Splits", "Stage", "SumMetric", "TrainkitError", "UsageError",
-        "__version__", "evaluate", "find_learning_rate", "hookimpl", "predict", "preview", "reading", "resume", "run",
+        "Registry", "Selection", "Setting", "Situation", "Splits", "Stage", "SumMetric", "Technique", "TrainkitError",
+        "UsageError", "__version__", "evaluate", "find_learning_rate", "hookimpl", "predict", "preview", "reading", "resume", "run",
         "show", "validate",
     ]  # fmt: skip
     for name in trainkit.__all__:
