@@ -67,6 +67,17 @@ def test_a_stage_of_epochs_has_fewer_steps() -> None:
     assert lengths(planned([Stage(epochs=4)], [])) == [(24, 4)]
 
 
+def test_one_that_counts_is_not_asked_for_samples() -> None:
+    class Counted(Share):
+        def admit(self, indices: Any, train: Any, epoch: Epoch) -> Any:
+            raise AssertionError
+
+        def count(self, samples: int, epoch: Epoch) -> int:
+            return samples // 2 if epoch.number else samples
+
+    assert lengths(planned([Stage(epochs=2)], [Counted(0.5)])) == [(6 + 3, 2)]
+
+
 def test_a_stage_of_steps_has_more_epochs() -> None:
     assert lengths(planned([Stage(steps=12)], [Share(0.5)])) == [(12, 4)]
 

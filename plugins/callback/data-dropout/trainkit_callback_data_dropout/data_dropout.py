@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -36,6 +37,7 @@ def effective_epochs(gamma: float, epochs: int, revision: int = 1) -> float:
     return sum(gamma**epoch for epoch in range(epochs - revision)) + min(revision, epochs)
 
 
+@cache
 def gamma_for(saving: float, epochs: int, revision: int = 1) -> float:
     """Return the gamma at which SRD leaves out this share of all samples; 1 where all epochs but one are revision.
 
@@ -134,13 +136,19 @@ class DataDropout:
     def admit(self, indices: Indices, train: Dataset, epoch: Epoch) -> Indices:
         """Return the samples that an epoch keeps: a random part under srd, else all."""
         del train
-        if self.method != "srd" or epoch.left <= self.revision:
+        kept = self.count(len(indices), epoch)
+        if kept == len(indices):
             return indices
-        kept = kept_count(self.gamma_in(epoch.total), epoch.number, len(indices))
         seed = mixed(epoch.seed, Purpose.SELECTION, epoch.number, EPOCH_DRAWS)
         drawn = torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed))[:kept]
         chosen: Indices = indices[np.sort(drawn.numpy())]
         return chosen
+
+    def count(self, samples: int, epoch: Epoch) -> int:
+        """Return how many of so many samples an epoch keeps."""
+        if self.method != "srd" or epoch.left <= self.revision:
+            return samples
+        return kept_count(self.gamma_in(epoch.total), epoch.number, samples)
 
     def gamma_in(self, epochs: int) -> float:
         """Return gamma in a run of so many epochs."""
