@@ -63,7 +63,8 @@ def print_folds(result: RunResult) -> None:
     table = fold_table(summary, details=False)
     if table.rows:
         print_one("validation by fold (trivial baselines beside it)", table)
-        click.echo(f"{in_words(summary)}\n{INTERVAL}\n")
+    if words := in_words(summary):
+        click.echo(f"{words}\n{INTERVAL}\n")
     test = {
         who: {tag: value for tag, value in rows.items() if tag.startswith("test/")}
         for who, rows in summary["results"].items()

@@ -14,7 +14,7 @@ from .request import Request
 def start(request: Request) -> RunResult:
     """Carry out a new run; of a plan with folds, a run for each and one on all samples."""
     draft = make_draft(request.layers, request.registry, request.live)
-    if draft.settings.folds is not None and draft.settings.fold is None:
+    if draft.settings.folds is not None:
         return crossvalidation.start(draft, request)
     return execution.start(draft, request)
 

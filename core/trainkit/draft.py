@@ -105,6 +105,8 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
         plan: Plan = strategy.plan(situation)
     config = merged([*below, _layer_of_plan(plan, f"strategy {choice.value}"), *user])
     config.choose("strategy", choice)
+    if settings.fold is not None and config.get("folds") is not None:
+        config.add({"folds": Value(None, f"fold {settings.fold}", "a run on one fold alone has no folds")})
     first_seed, settings = settings.seed, check_settings(config)
     # The plan may ask for another precision, another size of model, another seed.
     engine = _start(settings)

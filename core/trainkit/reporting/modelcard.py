@@ -83,12 +83,13 @@ def _results(facts: Facts) -> str:
 
 
 def _folds(facts: Facts) -> str:
-    table = fold_table(facts.summary, details=False)
-    if not table.rows:
+    if not facts.is_cross_validation:
         return ""
+    table = fold_table(facts.summary, details=False)
     words = f"{text(in_words(facts.summary))}. {INTERVAL}"
     runs = _table(*run_table(facts.summary))
-    return "\n\n".join(["## Folds", words, _table(table.head(), table.body()), runs])
+    found = _table(table.head(), table.body())
+    return "\n\n".join(part for part in ("## Folds", words, found, runs) if part)
 
 
 def _data(facts: Facts) -> str:

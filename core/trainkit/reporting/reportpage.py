@@ -142,14 +142,14 @@ def _results(facts: Facts) -> str:
 
 
 def _folds(facts: Facts) -> str:
-    table = fold_table(facts.summary)
-    if not table.rows:
+    if not facts.is_cross_validation:
         return ""
+    table = fold_table(facts.summary)
     note = f'<p class="soft">{text(in_words(facts.summary))}. {text(INTERVAL)}</p>'
     drawing = chart(facts.fold_curves) if max(map(len, facts.fold_curves.values()), default=0) > 1 else ""
     monitor = text(facts.summary.get("monitor", ""))
     figure = f'<div class="charts"><figure><h3>{monitor} by fold</h3>{drawing}</figure></div>' if drawing else ""
-    return note + _result_table(table) + figure + _table(*run_table(facts.summary))
+    return note + (_result_table(table) if table.rows else "") + figure + _table(*run_table(facts.summary))
 
 
 def _part(table: Table) -> str:

@@ -19,6 +19,7 @@ from trainkit.contracts import (
     Answer,
     Answers,
     Dataset,
+    Folds,
     Inspection,
     Inspects,
     Panel,
@@ -27,6 +28,7 @@ from trainkit.contracts import (
     Splits,
 )
 from trainkit.errors import DataError
+from trainkit.folds import names_of
 from trainkit.tasks import lacking
 
 from .component import ComponentConformance, NotChecked, raises, same
@@ -89,6 +91,28 @@ class TaskPowers(ComponentConformance):
         assert [finding for finding in found.findings if finding.is_fault] == []
         assert found.source
         assert found.format
+
+    def test_cuts_itself_into_folds(self) -> None:
+        """A task that cuts itself validates each fold on other samples, all of them on none, and keeps the test."""
+        if not self.has(Folds):
+            return
+        first, second, whole = (self._fold(fold) for fold in ("1/2", "2/2", "all"))
+        assert "val" in first, "a fold has nothing to validate on"
+        assert "val" in second, "a fold has nothing to validate on"
+        assert "val" not in whole, "the fold 'all' validates on something"
+        assert len(whole["train"]) > max(len(first["train"]), len(second["train"])), (
+            "the fold 'all' has not all samples"
+        )
+        assert len({len(splits["test"]) if "test" in splits else 0 for splits in (first, second, whole)}) == 1
+        if hasattr(first["val"], "ids"):
+            twice = set(names_of(first["val"])) & set(names_of(second["val"]))
+            assert not twice, f"validated on twice: {sorted(twice)[:3]}"
+
+    def _fold(self, fold: str) -> dict[str, Dataset]:
+        task = self.build(self.build().fold_options(fold))
+        splits: Splits = task.read(None, 0)
+        task.fit(splits.train)
+        return dict(splits.items())
 
     def test_refuses_to_inspect_what_is_not_there(self) -> None:
         """Data that does not exist is a DataError."""
