@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import evaluate, find_learning_rate, predict, preview, resume, run, show, validate
+    from .api import ablate, evaluate, find_learning_rate, predict, preview, resume, run, show, validate
     from .contracts import Answer, Finding, Inspection, LossOutput, Panel, Splits, reading
     from .errors import DataError, ExitCode, PluginError, TrainkitError, UsageError
     from .hooks import hookimpl
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ablate": "api",
     "evaluate": "api",
     "find_learning_rate": "api",
     "preview": "api",
@@ -71,6 +72,7 @@ __all__ = [
     "TrainkitError",
     "UsageError",
     "__version__",
+    "ablate",
     "evaluate",
     "find_learning_rate",
     "hookimpl",

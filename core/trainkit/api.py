@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import ablation
+from .ablation import AblationResult
+from .ablationplan import SEEDS, AblationPlan, plan_ablation
+from .ablationplan import Asked as AblationAsked
 from .blame import told
 from .carrying import resume, start
 from .compose import compose
@@ -31,6 +35,9 @@ from .signals import EXIT_CODES
 
 __all__ = [
     "EXIT_CODES",
+    "AblationAsked",
+    "AblationPlan",
+    "AblationResult",
     "Asked",
     "ExitCode",
     "Prediction",
@@ -40,6 +47,7 @@ __all__ = [
     "RunResult",
     "Search",
     "Sheet",
+    "ablate",
     "check_folder",
     "contact_sheet",
     "cost_of",
@@ -48,6 +56,7 @@ __all__ = [
     "find_learning_rate",
     "inspect",
     "inspection_document",
+    "plan_ablation",
     "plan_document",
     "predict",
     "predictions",
@@ -276,6 +285,35 @@ def show(
     """
     named = {"task": task, "augmenter": augmenter, "strategy": strategy}
     return contact_sheet(request_of(config, named, data, settings, registry, ()), samples, variants)
+
+
+def ablate(
+    path: str | Path,
+    *,
+    only: Sequence[str] = (),
+    seeds: int = SEEDS,
+    max_steps: int | None = None,
+    out: str | Path | None = None,
+    request: Request | None = None,
+) -> AblationResult:
+    """Carry out a run again as it was, and without one of its parts at a time: what each contributes, with intervals.
+
+    What is done in `out` is not done again, so the same call goes on with an ablation that was stopped.
+
+    Args:
+        path: the run directory.
+        only: the parts to leave out, by kind or as KIND/NAME; all of them if not given.
+        seeds: how many seeds, from that of the run on; three or more for an interval that says something.
+        max_steps: every run ends at this optimizer step at the latest.
+        out: where the runs and the report are; beside the run if not given, as RUN-ablation.
+        request: live objects, registry and listeners.
+
+    Raises:
+        TrainkitError: UsageError where there is nothing to leave out.
+    """
+    request = request or Request()
+    plan = plan_ablation(Path(path), AblationAsked(only, seeds, max_steps), request)
+    return ablation.start(plan, request, None if out is None else Path(out))
 
 
 def cost_of(draft: Draft, prices: str | Path | None = None) -> Cost:

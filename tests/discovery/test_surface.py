@@ -46,8 +46,8 @@ def test_names_of_the_package():
     assert trainkit.__all__ == [
         "Answer", "DataError", "ExitCode", "Finding", "Inspection", "LossOutput", "Panel", "Plan", "PluginError",
         "Registry", "Selection", "Setting", "Situation", "Splits", "Stage", "SumMetric", "Technique", "TrainkitError",
-        "UsageError", "__version__", "evaluate", "find_learning_rate", "hookimpl", "predict", "preview", "reading", "resume", "run",
-        "show", "validate",
+        "UsageError", "__version__", "ablate", "evaluate", "find_learning_rate", "hookimpl", "predict", "preview",
+        "reading", "resume", "run", "show", "validate",
     ]  # fmt: skip
     for name in trainkit.__all__:
         assert getattr(trainkit, name) is not None
