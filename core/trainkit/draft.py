@@ -27,6 +27,7 @@ from .plan import ParameterGroup, Plan, Situation
 from .randomness import Purpose, seed_torch
 from .settings import RunSettings, check_settings
 from .stages import PlannedStage, plan_stages, with_overrides
+from .techniques import offered
 
 if TYPE_CHECKING:
     from torch import nn
@@ -97,7 +98,7 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
     engine = _start(settings)
     splits = _read(task, settings)
     model = _build_model(task, settings)
-    situation = _situation(splits, engine, model, task, config)
+    situation = _situation(splits, engine, model, task_part, task, config)
     choice = _chosen_strategy(loader, config, situation)
     config.choose("strategy", choice)
     strategy = loader.part("strategy", config).build()
@@ -132,10 +133,11 @@ def restore_draft(config: Config, plan: Plan, registry: Registry, live: Mapping[
     loader = Loader(registry, live or {})
     settings = check_settings(config)
     engine = _start(settings)
-    task: Task = loader.part("task", config).build()
+    task_part = loader.part("task", config)
+    task: Task = task_part.build()
     splits = _read(task, settings)
     model = _build_model(task, settings)
-    situation = _situation(splits, engine, model, task, config)
+    situation = _situation(splits, engine, model, task_part, task, config)
     return _draft(config, settings, loader, engine, task, splits, situation, plan, model)
 
 
@@ -188,7 +190,9 @@ def _build_model(task: Task, settings: RunSettings) -> nn.Module:
         return task.build_model()
 
 
-def _situation(splits: Splits, engine: engines.Engine, model: nn.Module, task: Task, config: Config) -> Situation:
+def _situation(
+    splits: Splits, engine: engines.Engine, model: nn.Module, task_part: Part, task: Task, config: Config
+) -> Situation:
     return Situation(
         train_samples=len(splits.train),
         val_samples=len(splits.val) if splits.val is not None else 0,
@@ -203,7 +207,7 @@ def _situation(splits: Splits, engine: engines.Engine, model: nn.Module, task: T
         has_quality=getattr(splits.train, "quality", None) is not None,
         has_augmenter=bool(config.listed("augmenter")),
         defaults={key: value.value for key, value in layer_of(task.defaults, "task").items()},
-        techniques=dict(getattr(task, "techniques", {})),
+        techniques=offered(task, is_built=task_part.component.is_live),
     )
 
 

@@ -26,6 +26,18 @@ class Want:
     strength: Any = None
 
 
+def offered(task: object, is_built: bool) -> dict[str, Technique]:
+    """Return what a task makes of techniques; an object that was built already takes no other options."""
+    found: dict[str, Technique] = dict(getattr(task, "techniques", {}))
+    if not is_built:
+        return found
+    fixed = Technique(lacking="the task is an object, whose options are what they are")
+    return {
+        name: fixed if any(key.startswith("task.") for key in technique.settings) else technique
+        for name, technique in found.items()
+    }
+
+
 def usable(situation: Situation, name: str) -> Technique | None:
     """Return what the task makes of a technique, or None where it cannot use it."""
     technique = situation.techniques.get(name)

@@ -4,6 +4,8 @@ import pytest
 from trainkit import Plan, Situation, Technique
 from trainkit.budget import total_steps
 from trainkit.testing import StrategyConformance
+from trainkit.testing.resuming import assert_resumes
+from trainkit.testing.tiny import TinyTask
 from trainkit_strategy_phase1.phase1 import Phase1, phase1_plan
 
 
@@ -127,3 +129,8 @@ def test_few_steps_are_large_unless_told_otherwise():
 def test_short_run_is_evaluated_more_often():
     plan = phase1_plan(situation(35, "cpu"))
     assert plan.settings["evaluate.every_steps"].value == 43  # 438 steps
+
+
+def test_a_run_resumes_to_the_bit(tmp_path):
+    straight = assert_resumes(tmp_path, list, [2, 5], task=TinyTask, strategy=Phase1(epochs=2))
+    assert "patience = 15" in (straight / "resolved.toml").read_text()

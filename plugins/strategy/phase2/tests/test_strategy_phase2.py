@@ -4,6 +4,8 @@ import pytest
 from trainkit import Plan, Situation, Technique
 from trainkit.budget import total_steps
 from trainkit.testing import StrategyConformance
+from trainkit.testing.resuming import assert_resumes
+from trainkit.testing.tiny import TinyTask
 from trainkit_strategy_phase2.phase2 import Phase2, curriculum, phase2_plan, with_experts
 
 
@@ -120,3 +122,10 @@ def test_without_difficulty_every_stage_takes_all_samples():
     plan = phase2_plan(situation(has_difficulty=False))
     assert [stage.selection.easiest for stage in plan.stages] == [1.0, 1.0, 1.0]
     assert "has no difficulty" in plan.notes[0]
+
+
+def test_a_run_resumes_to_the_bit(tmp_path):
+    straight = assert_resumes(
+        tmp_path, list, [2, 6, 11], task=TinyTask, strategy=Phase2(epochs=(2, 2, 3), batch_size=4)
+    )
+    assert "target_saving = 0.2" in (straight / "resolved.toml").read_text()

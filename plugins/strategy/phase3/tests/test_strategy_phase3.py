@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from trainkit import Plan, Situation, Technique
 from trainkit.testing import StrategyConformance
+from trainkit.testing.resuming import assert_resumes
+from trainkit.testing.tiny import TinyTask
 from trainkit_strategy_phase3.phase3 import Phase3, phase3_plan
 
 
@@ -71,3 +73,8 @@ def test_cpu_takes_single_precision_and_regularises_less():
 def test_what_the_user_leaves_out_is_not_noted():
     plan = phase3_plan(situation(), without=("guidance", "dropout"))
     assert "left out: label-smoothing, stochastic-depth, feature-noise: the task offers none of them" in plan.notes
+
+
+def test_a_run_resumes_to_the_bit(tmp_path):
+    straight = assert_resumes(tmp_path, list, [1, 3], task=TinyTask, strategy=Phase3(epochs=4, batch_size=8))
+    assert "label_smoothing = 0.1" in (straight / "resolved.toml").read_text()

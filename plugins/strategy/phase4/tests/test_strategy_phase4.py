@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from trainkit import Plan, Situation, Technique
 from trainkit.testing import StrategyConformance
+from trainkit.testing.resuming import assert_resumes
+from trainkit.testing.tiny import TinyTask
 from trainkit_strategy_phase4.phase4 import Phase4, phase4_plan
 
 
@@ -69,3 +71,10 @@ def test_cpu_limit_counts_whole_optimizer_steps():
     plan = phase4_plan(situation(200_000, "cpu"))
     assert [stage.epochs for stage in plan.stages] == [3]  # of 196 steps of 1,024 samples
     assert "precision" not in values(plan)
+
+
+def test_a_run_resumes_to_the_bit(tmp_path):
+    straight = assert_resumes(
+        tmp_path, list, [1, 3], task=TinyTask, strategy=Phase4(epochs=4, batch_size=4, accumulate=2)
+    )
+    assert "decay = 0.9999" in (straight / "resolved.toml").read_text()
