@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from .answering import random_states_kept
 from .data import EpochBatches, draw, select
-from .evaluation import Interrupted, evaluation_mode, look_at
+from .evaluation import Interrupted, evaluation_mode, look_at, metric_rows
 from .record import LossPairs
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def sample_seconds(run: Run) -> float | None:
     def seconds() -> float:
         started = time.perf_counter()
         look_at(run, "val", dataset, size, LossPairs())
+        metric_rows("val", run.metrics)
         run.engine.synchronize()
         return time.perf_counter() - started
 
