@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -80,7 +81,7 @@ def resume(path: Path, request: Request) -> RunResult:
         if is_done(directory):
             request.report("this run is done: nothing is left to train")
             request = replace(request, report=lambda _: None)
-        return CrossValidation(directory, config, plan, planned, request, is_resumed=True).carry_out()
+        return CrossValidation(directory, config, plan, planned, request).carry_out()
 
 
 def _record(draft: Draft, planned: FoldPlan) -> dict[str, Any]:
@@ -136,7 +137,6 @@ class CrossValidation:
         plan: the same.
         planned: the runs.
         request: live objects, registry, listeners, reporter; on resume, neutral settings.
-        is_resumed: whether some may be there already.
     """
 
     directory: RunDirectory
@@ -144,9 +144,9 @@ class CrossValidation:
     plan: Plan
     planned: Sequence[PlannedFold]
     request: Request
-    is_resumed: bool = False
     signal: int | None = None
     finished: list[dict[str, Any]] = field(default_factory=list)
+    took: list[float] = field(default_factory=list)
 
     def carry_out(self) -> RunResult:
         """Carry out what is not done and return what all of it came to; the status file tells the end."""
@@ -168,9 +168,12 @@ class CrossValidation:
                 status = "stopped" if code is ExitCode.STOPPED else "interrupted"
                 return self._ended(status, code, result.model)
             self._status("running", f"{planned.name}, {number} of {len(self.planned)} runs done")
+            began = time.perf_counter()
             result = self._one(number, planned)
             if result is None:
                 continue
+            # With reading, the final table and the rows: what the user waits for.
+            self.took.append(time.perf_counter() - began)
             if result.status != "done":
                 return self._ended(result.status, result.exit_code, result.model)
             self._note(planned, result.summary)
@@ -182,9 +185,9 @@ class CrossValidation:
         path = self.directory.path / planned.folder
         if number < len(self.planned) - 1 and (summary := done_summary(path)) is not None:
             self._note(planned, summary)
+            self.took.append(float(summary["seconds"]))
             return None
-        seconds = [float(row["seconds"]) for row in self.finished]
-        part = PartOf(self.directory.path, planned.name, [each.steps for each in self.planned], number, seconds)
+        part = PartOf(self.directory.path, planned.name, self._steps_ahead(), number, tuple(self.took))
         own = [("folds", PartListener(part, self)), ("out-of-fold rows", FoldListener(planned.fold))]
         request = replace(self.request, live=fresh(self.request.live), listeners=[*own, *self.request.listeners])
 
@@ -202,8 +205,20 @@ class CrossValidation:
         if planned.is_final:
             best = [row["best_step"] for row in self.finished]
             reason = f"mean of the steps at which the folds were best: {', '.join(map(str, best))}"
-            layer["loop.max_steps"] = Value(max(1, round(sum(best) / len(best))), planned.name, reason)
+            layer["loop.max_steps"] = Value(self._best_steps(), planned.name, reason)
         return layer
+
+    def _best_steps(self) -> int:
+        """Return the mean of the steps at which the folds were best."""
+        best = [int(row["best_step"]) for row in self.finished]
+        return max(1, round(sum(best) / len(best)))
+
+    def _steps_ahead(self) -> list[int]:
+        """Return the steps of each run, of the last one as far as the folds tell."""
+        return [
+            min(each.steps, self._best_steps()) if each.is_final and self.finished else each.steps
+            for each in self.planned
+        ]
 
     def _note(self, planned: PlannedFold, summary: Mapping[str, Any]) -> None:
         """Note what a run came to."""

@@ -57,6 +57,8 @@ class PartOf:
         after = sum(self.planned[self.number + 1 :])
         if self.took:
             per_step = self.seconds_before / max(1, self.steps_before)
+            # What comes after the last step, as the final table, is no step's time.
+            left = max(left, per_step * self.planned[self.number] - seconds)
         else:
             per_step = (seconds + left) / max(1, self.planned[self.number])
         return left + after * per_step
