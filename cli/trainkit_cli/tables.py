@@ -41,6 +41,8 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 def print_results(result: RunResult) -> None:
     """Print the final tables: the model on every split, the trivial baselines beside it."""
+    from trainkit.report import duration, forecast_text
+
     from .results import print_tables
 
     summary = result.summary
@@ -50,6 +52,8 @@ def print_results(result: RunResult) -> None:
         weights = "last weights" if summary["best_step"] is None else "best checkpoint"
         title = f"results ({weights}; trivial baselines beside it)"
         print_tables(title, summary["results"], f"see {result.directory}/report.html", summary["monitor"])
+    if forecast := forecast_text(summary):
+        click.echo(f"time: {duration(summary['seconds'])}{forecast}")
     click.echo(f"run directory: {result.directory}")
 
 

@@ -188,6 +188,15 @@ def duration(seconds: Any) -> str:
     return f"{minutes} min {left} s" if minutes else f"{left} s"
 
 
+def forecast_text(summary: Mapping[str, Any]) -> str:
+    """Return what was forecast of a run's time, as ', forecast 2 min 3 s (+4 %)'; '' where nothing was."""
+    forecast = summary.get("forecast")
+    if not forecast:
+        return ""
+    error = f" ({100 * forecast['error']:+.0f} %)" if forecast.get("error") is not None else ""
+    return f", forecast {duration(forecast['seconds'])}{error}"
+
+
 def stage_table(stages: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of the plan: what each stage learns from, for how long, and with which weights."""
     head = ["stage", "samples", "epochs", "steps", "learning rate", "trained weights", "selection"]

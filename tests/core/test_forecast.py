@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -150,6 +151,7 @@ def test_a_run_compares_its_forecast_with_the_fact(tmp_path):
     told = run(**parts, settings=settings | {"loop.batch_size": 2}).summary["forecast"]
     assert (told["made_at_step"], told["steps"]) == (10, 72)
     assert told["error"] == pytest.approx(told["seconds"] / told["fact"] - 1, abs=1e-3)
+    assert re.search(r"training time, forecast \d+ s \([+-]\d+ %\)", (tmp_path / "whole/report.html").read_text())
     short = run(**parts, settings=settings | {"loop.max_steps": 4, "out": str(tmp_path / "short")}).summary
     assert short["forecast"] is None
 

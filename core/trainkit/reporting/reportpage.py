@@ -8,7 +8,7 @@ from typing import Any
 
 from trainkit.errors import printable
 from trainkit.foldtable import INTERVAL, WHOLE, fold_table, in_words, run_table
-from trainkit.report import Facts, component_rows, duration, number, readable, stage_table, value_text
+from trainkit.report import Facts, component_rows, duration, forecast_text, number, readable, stage_table, value_text
 from trainkit.resulttable import SPLITS, Table, by_part, overall
 
 from .chart import chart
@@ -107,7 +107,7 @@ def _tiles(facts: Facts) -> str:
         (_best_label(facts), number(summary.get("best"))),
         ("optimizer steps", number(summary.get("steps"))),
         ("epochs", number(summary.get("epochs"))),
-        ("training time", duration(summary.get("seconds"))),
+        (f"training time{forecast_text(summary)}", duration(summary.get("seconds"))),
         (f"samples: {' / '.join(data.get('samples', {}))}", samples),
     ]
     cells = "".join(
