@@ -119,7 +119,7 @@ def print_contributions(document: Mapping[str, Any]) -> None:
     for each in found:
         if said := sentence(each):
             click.echo(said)
-    if not any(each.verdict for each in found):
+    if any(each.difference.values for each in found) and not any(each.verdict for each in found):
         click.echo("no interval excludes 0: these runs show no contribution of any part")
     for note in notes(document):
         click.echo(f"note: {note}")

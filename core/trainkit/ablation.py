@@ -10,6 +10,7 @@ for the part and the seed. What is done is not done again; what was stopped goes
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -63,11 +64,13 @@ def start(plan: AblationPlan, request: Request, out: Path | None = None) -> Abla
     Raises:
         UsageError: the directory holds something else, as an ablation with other settings.
     """
-    path = out if out is not None else plan.source.with_name(plan.source.resolve().name + SUFFIX)
+    source = plan.source if plan.source.name not in ("", "..") else plan.source.resolve()
+    path = out if out is not None else source.with_name(source.name + SUFFIX)
+    resume = ["trainkit", "ablate", *plan.asked.arguments(), *(("--out", str(out)) if out is not None else ())]
     with contextlib.closing(_directory(path, _settings(plan))) as directory:
         for warning in plan.warnings:
             request.report(f"warning: {warning}")
-        return _Ablation(directory, plan, request).carry_out()
+        return _Ablation(directory, plan, request, shlex.join(resume)).carry_out()
 
 
 def _settings(plan: AblationPlan) -> dict[str, Any]:
@@ -98,11 +101,19 @@ def _directory(path: Path, settings: Mapping[str, Any]) -> RunDirectory:
 
 @dataclass
 class _Ablation:
-    """Carry out the runs of an ablation, one after the other."""
+    """Carry out the runs of an ablation, one after the other.
+
+    Args:
+        directory: of the whole, locked.
+        plan: the runs.
+        request: live objects, registry, listeners, reporter.
+        resume: the command that goes on with it, the run's directory left out.
+    """
 
     directory: RunDirectory
     plan: AblationPlan
     request: Request
+    resume: str
     signal: int | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
 
@@ -158,7 +169,7 @@ class _Ablation:
     def _run(self, number: int, planned: PlannedRun, path: Path) -> RunResult:
         took = [float(row["seconds"]) for row in self.rows]
         steps = [each.steps for each in self.plan.runs]
-        part = PartOf(self.plan.source, planned.name, steps, number, took, kind="run", resume="trainkit ablate")
+        part = PartOf(self.plan.source, planned.name, steps, number, took, kind="run", resume=self.resume)
         listeners = [("ablation", PartListener(part, self)), *self.request.listeners]
         request = replace(self.request, live=fresh(self.request.live), listeners=listeners)
 

@@ -51,6 +51,12 @@ class Asked:
     seeds: int = SEEDS
     max_steps: int | None = None
 
+    def arguments(self) -> list[str]:
+        """Return it as arguments of the command."""
+        only = ["--only", ",".join(self.only)] if self.only else []
+        steps = ["--max-steps", str(self.max_steps)] if self.max_steps is not None else []
+        return [*only, "--seeds", str(self.seeds), *steps]
+
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -78,6 +84,7 @@ class AblationPlan:
 
     Args:
         source: the directory of the run that is ablated.
+        asked: what the user asked for.
         draft: of the full run.
         removals: what is left out, one by one.
         kept: the reason for each part that stays.
@@ -88,6 +95,7 @@ class AblationPlan:
     """
 
     source: Path
+    asked: Asked
     draft: Draft
     removals: Sequence[Removal]
     kept: Mapping[str, str]
@@ -167,9 +175,8 @@ def plan_ablation(source: Path, asked: Asked, request: Request) -> AblationPlan:
         steps[removal.label] = reduced.total_steps
     if not removals:
         raise UsageError("there is nothing to ablate", why=in_words(kept), do="ablate a run with other parts")
-    return AblationPlan(
-        source, draft, removals, kept, _runs(draft, removals, steps, asked.seeds), monitor, directions, _warnings(asked)
-    )
+    runs = _runs(draft, removals, steps, asked.seeds)
+    return AblationPlan(source, asked, draft, removals, kept, runs, monitor, directions, _warnings(asked))
 
 
 def redrafted(draft: Draft, config: Config, plan: Plan, live: Mapping[str, Any]) -> Draft:

@@ -18,10 +18,11 @@ from trainkit.api import ExitCode, Request
 from trainkit.api import start as start_run
 from trainkit.config import NULLS
 from trainkit.contribution import contribution, main_tags, matrix, sentence
+from trainkit.draft import make_draft
 from trainkit.errors import CheckpointError
 from trainkit.foldfigures import spread
 from trainkit.plan import Selection, Stage
-from trainkit.removals import chosen
+from trainkit.removals import chosen, removals_of
 from trainkit.rundir import RunDirectory
 from trainkit.testing import tiny
 from trainkit.testing.tiny import TinyTask, tiny_request
@@ -217,14 +218,18 @@ def test_what_is_done_is_not_done_again_and_seeds_can_be_added(ablated, tmp_path
 
 def test_it_goes_on_after_a_stop_to_the_same_figures(ablated, tmp_path):
     plan, result, request = ablated
+    told = []
 
     class Stop:
         @hookimpl
         def on_step(self, run):
+            if run.moment.step == 1:
+                told.append(run.part_of.resume)
             if run.part_of.name == "without loss, seed 0" and run.moment.step == 3:
                 run.signal = signal.SIGUSR1
 
     stopped = start(plan, without_layers(request, [("stop", Stop())]), tmp_path / "out")
+    assert told == [f"trainkit ablate --seeds 2 --out {tmp_path / 'out'}"] * 2
     assert stopped.exit_code is ExitCode.STOPPED
     assert [row["part"] for row in stopped.document["runs"]] == ["full"]
     assert "13 of 14 runs are not done yet" in (stopped.directory / "README.md").read_text()
@@ -258,6 +263,58 @@ def test_a_run_that_fails_without_a_part_is_a_row_with_its_reason(tmp_path):
     assert "it is gone" in (result.directory / "README.md").read_text()
     _, found = read_figures(result.document)
     assert math.isnan(found[0].difference.mean)
+
+
+def test_a_part_that_the_run_needs_stays(tmp_path):
+    class Needs(Halve):
+        def check_run(self, run):
+            if not any(isinstance(part, Watch) for part in run.components.values()):
+                raise UsageError("there is nobody to watch")
+
+    class Seen(Watch):
+        only_observes = False
+
+    request = tiny_request({"out": str(tmp_path / "run")}, callbacks=[Needs(), Seen()])
+    start_run(request)
+    request = without_layers(request)
+    plan = plan_ablation(tmp_path / "run", Asked(), request)
+    assert plan.kept["callback/callback1"] == "the run does not go without it: there is nobody to watch"
+    assert "callback/callback0" in [each.label for each in plan.removals]
+    with pytest.raises(UsageError, match=r"does not go without callback/callback1(.|\n)*nobody to watch"):
+        plan_ablation(tmp_path / "run", Asked(["callback/callback1"]), request)
+
+
+def test_nulls_are_what_task_and_strategy_propose_where_there_is_no_neutral_choice():
+    class Renamed(TinyTask):
+        gives = frozenset({"tokens", "truth", "logits", "predictions"})
+        defaults = TinyTask.defaults | {"loss.use": "live:plain", "loss.factor": 3.0}
+
+        def collate(self, samples):
+            batch = super().collate(samples)
+            return {"tokens": batch["tokens"], "truth": batch["labels"]}
+
+    class Plain(nn.Module):
+        def __init__(self, factor: float = 1.0):
+            super().__init__()
+
+        def forward(self, logits, truth):
+            return LossOutput(logits.sum(), truth.numel())
+
+    class Own(Plain):
+        pass
+
+    request = tiny_request({"loss.use": "live:own", "optimizer.use": "sgd"}, task=Renamed())
+    live = {
+        **request.live,
+        "live:plain": Plain,
+        "live:own": Own,
+        "live:strategy": tiny.TinyStrategy(STAGES, {"optimizer.lr": 0.25}),
+    }
+    draft = make_draft(request.layers, request.registry, live)
+    found = {each.label: each for each in removals_of(draft, live)[0]}
+    assert (found["loss"].null, found["loss"].config["loss.factor"]) == ("live:plain", 3.0)
+    assert (found["optimizer"].config["optimizer.use"], found["optimizer"].config["optimizer.lr"]) == ("adamw", 0.25)
+    assert "optimizer.lr" not in draft.config
 
 
 def test_what_is_refused(ablated, tmp_path):
