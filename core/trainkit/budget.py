@@ -51,26 +51,54 @@ class Budget:
         return found
 
 
+@dataclass(frozen=True)
+class Short:
+    """Say what takes the place of a recipe that is too long for a machine.
+
+    Args:
+        stages: the stages, with as many epochs as the recipe.
+        batch_size: samples of an optimizer step.
+    """
+
+    stages: tuple[Stage, ...]
+    batch_size: int
+
+
 def within_cpu_steps(
-    situation: Situation, recipe: tuple[Stage, ...], variants: int, batch_size: int, cpu_steps: int | None
+    situation: Situation,
+    recipe: tuple[Stage, ...],
+    variants: int,
+    batch_size: int,
+    cpu_steps: int | None,
+    short: Short | None = None,
 ) -> Budget:
     """Return a recipe's budget: all of it on an accelerator, about `cpu_steps` optimizer steps elsewhere.
 
     Where nothing augments, an epoch draws each sample once. So it does, and without augmentation, in a run so short
     that it draws each sample fewer than 50 times: it has enough to learn from samples as they are [reading].
+
+    Args:
+        situation: what is known of data and machine.
+        recipe: the stages, with lengths in epochs.
+        variants: how often an epoch draws each sample.
+        batch_size: samples of an optimizer step.
+        cpu_steps: the limit; None for none.
+        short: what is shortened in place of the recipe.
     """
     samples = situation.train_samples
     if not situation.has_augmenter:
         variants = 1
     limit = cpu_steps if situation.device == "cpu" else None
-    stages, drawn = limit_steps(recipe, samples, variants, batch_size, limit)
     full = total_steps(recipe, samples, variants, batch_size)
+    stages, drawn = limit_steps(recipe, samples, variants, batch_size, limit)
     if (stages, drawn) == (recipe, variants):
         return Budget(stages, drawn, full, full)
+    short = short or Short(recipe, batch_size)
+    stages, drawn = limit_steps(short.stages, samples, variants, short.batch_size, limit)
     augments = situation.has_augmenter and draws(stages, drawn) >= DRAWS_TO_AUGMENT
     if not augments:
-        stages, drawn = limit_steps(recipe, samples, 1, batch_size, limit)
-    steps = total_steps(stages, samples, drawn, batch_size)
+        stages, drawn = limit_steps(short.stages, samples, 1, short.batch_size, limit)
+    steps = total_steps(stages, samples, drawn, short.batch_size)
     kept = f"{_epochs(stages)} of {_epochs(recipe)} epochs"
     if variants > 1:
         kept += f" and {drawn} of {variants} variants"

@@ -92,9 +92,10 @@ def test_techniques_can_be_left_out(name):
 def test_cpu_limit_keeps_the_proportions_of_stages():
     plan = phase2_plan(situation(35, "cpu"))
     epochs = [stage.epochs for stage in plan.stages]
-    assert epochs == [7, 10, 17]
-    assert total_steps(plan.stages, 35, 10, 16) <= 600
-    assert "7+10+17 of 20+30+50 epochs" in plan.notes[0]
+    assert epochs == [3, 5, 8]
+    assert values(plan)["loop.batch_size"] == 8
+    assert total_steps(plan.stages, 35, 10, 8) <= 600
+    assert "3+5+8 of 20+30+50 epochs" in plan.notes[0]
 
 
 def test_short_run_has_one_schedule_and_no_stage_of_experts():

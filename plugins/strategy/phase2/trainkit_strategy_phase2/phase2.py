@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt
 from trainkit import Plan, Selection, Setting, Situation, Stage
-from trainkit.budget import Budget, batch_size_of, within_cpu_steps
+from trainkit.budget import Budget, Short, batch_size_of, within_cpu_steps
 from trainkit.techniques import Want, left_out, own_strength, settings_for, usable
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -83,14 +83,16 @@ def phase2_plan(
     recipe = plain
     if (experts := usable(situation, "experts")) and "experts" not in without:
         recipe = with_experts(plain, experts.trainable)
-    budget = within_cpu_steps(situation, recipe, variants, batch, cpu_steps)
+    short = Short(in_one_schedule(plain), batch_size or max(1, batch // 2))
+    budget = within_cpu_steps(situation, recipe, variants, batch, cpu_steps, short)
+    batch_reason = "enough samples for steadier gradients than phase 1 has"
     if budget.is_short:
-        budget = within_cpu_steps(situation, in_one_schedule(plain), variants, batch, cpu_steps)
+        batch, batch_reason = short.batch_size, "a short run needs many steps more than steady ones"
     drawn = budget.variants
     seen = "as it is, once an epoch" if drawn == 1 else f"in {drawn} variants an epoch"
     callbacks = ["tensorboard", "early-stopping"]
     settings = {
-        "loop.batch_size": Setting(value=batch, reason="enough samples for steadier gradients than phase 1 has"),
+        "loop.batch_size": Setting(value=batch, reason=batch_reason),
         "loop.variants": Setting(value=drawn, reason=f"each of {samples} samples is seen {seen}"),
         "loop.clip": Setting(value=1.0, reason="a new stage begins with a jump of the learning rate"),
         "optimizer.use": Setting(value="adamw", reason="the usual first choice"),
@@ -151,13 +153,15 @@ class Phase2:
 
     Each stage has its own cosine and may end early. Where the data has no difficulty, all stages take all samples. A
     task with experts gives them two fifths of all epochs, at the end. Data dropout leaves a fifth of the samples out.
-    A run that is shortened has one cosine over all stages, and leaves out what costs steps; the plan notes it.
+    A run that is shortened has one cosine over all stages and half the batch, and leaves out what costs steps; the plan
+    notes it.
 
     Args:
         epochs: length of each stage.
         shares: share of the easiest samples in each stage.
         lr_factors: factor on the learning rate in each stage.
-        batch_size: samples of a batch; 16 for a task that usually takes 16, in proportion for others.
+        batch_size: samples of a batch; 16 for a task that usually takes 16, in proportion for others, and half of it in
+            a run that cpu_steps shortens.
         variants: how often an epoch draws each sample; all but the first are augmented. Once where nothing augments.
         lr: peak learning rate of the first stage.
         weight_decay: decay of AdamW.
