@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 
 import pytest
 import torch
+from trainkit import hookimpl
 from trainkit.ahead import Ahead, ahead, epoch_ends
-from trainkit.api import preview, run
+from trainkit.api import preview, resume, run
 from trainkit.compose import compose
 from trainkit.errors import UsageError
 from trainkit.forecast import FEWEST_STEPS, Forecast
+from trainkit.live import Run
 from trainkit.loop import enter_stage
 from trainkit.moment import Moment
 from trainkit.plan import Stage, StageLength
@@ -188,3 +191,33 @@ def test_the_users_own_prices_go_before_those_that_come_along(tmp_path, monkeypa
     (tmp_path / "prices.toml").write_text("[[price]]\ndevice = '*H200*'\nper_hour = 1.5\ncurrency = 'EUR'\n")
     assert price_of("NVIDIA H200", price_table()).currency == "EUR"
     assert price_of("NVIDIA B200", price_table()).currency == "USD"
+
+
+class Stop:
+    """Stand in for a signal that arrives at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    @hookimpl
+    def on_step(self, run: Run) -> None:
+        if run.moment.step == self.step:
+            run.signal = signal.SIGTERM
+
+
+def test_a_resumed_run_that_forecasts_anew_comes_to_the_same_to_the_bit(tmp_path):
+    parts = {
+        "task": f"{tiny.__file__}:TinyTask",
+        "strategy": "baseline",
+        "callback": ["sample-outputs", "ema", "no:tensorboard"],
+    }
+    settings = {"loop.batch_size": 1, "loop.epochs": 5, "strategy.cpu_steps": None}
+    whole = run(**parts, settings=settings | {"out": str(tmp_path / "whole")})
+    cut = run(**parts, settings=settings | {"out": str(tmp_path / "cut")}, listeners=[("stop", Stop(50))])
+    assert cut.summary["steps"] == 50
+    resumed = resume(tmp_path / "cut")
+    assert whole.summary["forecast"]["made_at_step"] == 10
+    assert resumed.summary["forecast"]["made_at_step"] == 60
+    assert resumed.summary["results"] == whole.summary["results"]
+    weights = resumed.model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in whole.model.state_dict().items())

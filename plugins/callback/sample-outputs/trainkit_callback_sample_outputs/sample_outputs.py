@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import NonNegativeInt, PositiveInt
 from trainkit import hookimpl
-from trainkit.answering import answers_of, chosen, evaluated, spread
+from trainkit.answering import answers_of, chosen, evaluated, random_states_kept, spread
 from trainkit.contracts import Answers, Dataset, Pictures
+from trainkit.evaluation import evaluation_mode
 from trainkit.reporting.answerfiles import Names
 from trainkit.reporting.contactsheet import png, sheet
 from trainkit.reporting.runpictures import FINAL_FOLDER, FOLDER, keep_pictures, step_folder
@@ -99,29 +100,37 @@ class SampleOutputs:
                 self._show(run, self._answered(run, run.splits.val), step_folder(run.moment.step))
 
     def rehearse(self, run: Run) -> None:
-        """Answer and draw once as an evaluation will make it, and forget it: a forecast counts the time."""
-        if lacking(run.task, Answers):
+        """Answer and draw once as an evaluation will make it, and forget it: a forecast counts the time.
+
+        The weights that are in place answer: to swap averaged ones in and out at another step than an evaluation's
+        might change a bit of them.
+        """
+        if run.splits.val is None or lacking(run.task, Answers):
             return
-        told = self._has_told
-        pictures = self._answered(run, run.splits.val)
-        self._has_told = told
+        with random_states_kept(), evaluation_mode(run):
+            pictures = self._drawn(run, run.splits.val)
         # The file, and whoever hears of a picture and keeps it, as TensorBoard, have it compressed.
         for _ in range(1 + len(run.events.on_pictures)):
             for picture in pictures.values():
                 png(picture)
 
     def _answered(self, run: Run, split: Dataset | None) -> dict[str, np.ndarray[Any, Any]]:
-        """Return a picture of the panels of each answer, by the sample's name."""
+        """Return a picture of the panels of each answer, by its name; say once that not all groups are shown."""
         if split is None:
             return {}
-        indices, groups = chosen(split, self.samples, self.groups)
+        _, groups = chosen(split, self.samples, self.groups)
         if groups > self.groups and not self._has_told:
             self._has_told = True
             do = "--set callback.sample-outputs.groups=N shows more"
             _log.warning("sample-outputs: samples of %d of %d groups are shown; %s", self.groups, groups, do)
-        size, names = run.settings.evaluate.batch_size or run.settings.loop.batch_size, Names()
         with evaluated(run, FOLDER):
-            answers = list(answers_of(run, run.task, split, indices, size, self.seed))
+            return self._drawn(run, split)
+
+    def _drawn(self, run: Run, split: Dataset) -> dict[str, np.ndarray[Any, Any]]:
+        """Return these pictures, by the weights in place."""
+        indices, _ = chosen(split, self.samples, self.groups)
+        size, names = run.settings.evaluate.batch_size or run.settings.loop.batch_size, Names()
+        answers = answers_of(run, run.task, split, indices, size, self.seed)
         return {names(answer.name): sheet([(answer.name, answer.panels)]) for answer in answers}
 
     def _show(self, run: Run, pictures: Mapping[str, np.ndarray[Any, Any]], folder: str) -> None:
