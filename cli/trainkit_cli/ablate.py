@@ -13,6 +13,10 @@ import click
 if TYPE_CHECKING:
     from trainkit.ablationplan import AblationPlan
 
+CELLS = (
+    "full run minus the run without the part, ± half of the 95 % interval; * excludes 0; ↓ lower, ↑ higher is better"
+)
+
 
 @click.command()
 @click.argument("directory", metavar="RUN")
@@ -113,8 +117,7 @@ def print_contributions(document: Mapping[str, Any]) -> None:
     full, found = read_figures(document)
     for split in JUDGED:
         if any(tag.startswith(f"{split}/") for tag in full):
-            title = f"{split}: full run minus the run without the part, ± half of the 95 % interval; * excludes 0"
-            print_table(title, *matrix(full, found, split))
+            print_table(f"{split}: {CELLS}", *matrix(full, found, split, document["directions"]))
             click.echo()
     for each in found:
         if said := sentence(each):

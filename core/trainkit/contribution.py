@@ -12,6 +12,7 @@ from .resulttable import LOSS, MODEL, measured, overall_names
 
 FULL = "full"
 JUDGED = ("val", "test")
+ARROWS = {"min": " ↓", "max": " ↑", "": ""}
 BY_CHANCE = (
     "About one interval in twenty excludes 0 by chance. With few seeds intervals are wide: one that holds 0 says that "
     "these runs show no contribution, not that there is none."
@@ -116,10 +117,19 @@ def sentence(found: Contribution) -> str:
     )
 
 
-def matrix(full: Mapping[str, Spread], found: Sequence[Contribution], split: str) -> tuple[list[str], list[list[str]]]:
+def matrix(
+    full: Mapping[str, Spread], found: Sequence[Contribution], split: str, directions: Mapping[str, str]
+) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of one split: of the full run each mean, of each part its contribution.
 
-    A cell reads 'difference ± half of its interval', with a star where the interval excludes 0.
+    A cell reads 'difference ± half of its interval', with a star where the interval excludes 0; a head has an arrow to
+    where the figure is better.
+
+    Args:
+        full: of the full run by tag.
+        found: contributions, to any figures.
+        split: of which the figures are shown.
+        directions: 'min' or 'max' by the name of a figure, where that is known.
     """
     tags = [tag for tag in full if tag.startswith(f"{split}/")]
     cells = {(each.label, each.tag): each for each in found}
@@ -127,7 +137,8 @@ def matrix(full: Mapping[str, Spread], found: Sequence[Contribution], split: str
     rows += [
         [label, *(_cell(cells.get((label, tag))) for tag in tags)] for label in dict.fromkeys(e.label for e in found)
     ]
-    return ["", *(tag.partition("/")[2] for tag in tags)], rows
+    names = [tag.partition("/")[2] for tag in tags]
+    return ["", *(name + ARROWS[directions.get(name, "")] for name in names)], rows
 
 
 def _cell(found: Contribution | None) -> str:

@@ -186,7 +186,9 @@ def test_runs_are_complete_and_paired_by_seed(ablated):
 def test_what_is_written_for_people_tells_figures_and_reasons(ablated):
     plan, result, _ = ablated
     card, page = ((result.directory / name).read_text() for name in ("README.md", "report.html"))
-    figure = matrix(*read_figures(result.document), "val")[1][0][1]
+    head, rows = matrix(*read_figures(result.document), "val", result.document["directions"])
+    assert head == ["", "loss ↓", "metric0 ↑"]
+    figure = rows[0][1]
     for text in (card, page):
         assert figure in text
         assert "it observes, and changes nothing" in text

@@ -15,7 +15,7 @@ from . import modelcard, reportpage
 WHAT = (
     "The same run without one of its parts at a time. A cell says what the part contributes: the figure of the full "
     "run minus that of the run without the part, the mean of pairs with the same seed, ± half of its 95 % interval by "
-    "Student's t; a star marks an interval that excludes 0."
+    "Student's t; a star marks an interval that excludes 0, an arrow where a figure is better."
 )
 RUN_HEAD = ["without", "seeds", *RUN_FIGURES]
 
@@ -81,7 +81,7 @@ def _sections(document: Mapping[str, Any]) -> list[Section]:
     full, found = read_figures(document)
     nulls = {each["part"]: each["in_its_place"] for each in document["parts"]}
     sections: list[Section] = [
-        (f"Contributions, {split}", *matrix(full, found, split))
+        (f"Contributions, {split}", *matrix(full, found, split, document["directions"]))
         for split in JUDGED
         if any(tag.startswith(f"{split}/") for tag in full)
     ]
