@@ -28,7 +28,7 @@ from .kinds import LIST_KINDS
 from .partof import PartOf
 from .removals import ORIGIN
 from .request import Request
-from .rundir import RunDirectory
+from .rundir import LOCK, STATUS, RunDirectory
 from .signals import EXIT_CODES, heard
 from .sources import read_file
 from .storage.strict_json import without_special_numbers
@@ -81,22 +81,35 @@ def _settings(plan: AblationPlan) -> dict[str, Any]:
 
 
 def _directory(path: Path, settings: Mapping[str, Any]) -> RunDirectory:
+    """Return the locked directory of an ablation, a new one or one with the same settings."""
     if not (path / RECORD).is_file():
-        directory = RunDirectory.create(path, path.name)
+        # One that a kill left without its record holds nothing yet.
+        directory = RunDirectory.open(path) if _is_empty(path) else RunDirectory.create(path, path.name)
         directory.write_json(RECORD, {"settings": settings})
         return directory
     directory = RunDirectory.open(path)
+    try:
+        _check_same(directory, settings)
+    except BaseException:
+        directory.close()
+        raise
+    return directory
+
+
+def _is_empty(path: Path) -> bool:
+    return (path / STATUS).is_file() and {file.name for file in path.iterdir()} <= {STATUS, LOCK}
+
+
+def _check_same(directory: RunDirectory, settings: Mapping[str, Any]) -> None:
     there = directory.read_json(RECORD).get("settings", {})
     if there != settings:
-        directory.close()
         differ = sorted(key for key in there.keys() | settings.keys() if there.get(key) != settings.get(key))
         raise UsageError(
             "this folder holds the ablation of a run with other settings",
-            where=str(path),
+            where=str(directory.path),
             why=f"they differ in {', '.join(differ)}",
             do="name another folder by --out, or remove this one",
         )
-    return directory
 
 
 @dataclass

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,12 @@ def test_it_goes_on_after_a_stop_to_the_same_figures(ablated, tmp_path):
     assert stopped.exit_code is ExitCode.STOPPED
     assert [row["part"] for row in stopped.document["runs"]] == ["full"]
     assert "13 of 14 runs are not done yet" in (stopped.directory / "README.md").read_text()
+    again = tmp_path / "again"
+    RunDirectory.create(again, "again").close()
+    with pytest.raises(UsageError, match="not empty"):
+        start(plan, request, plan.source)
+    done = start(replace(plan, runs=plan.runs[:1]), request, again)
+    assert [row["part"] for row in done.document["runs"]] == ["full"], "a folder that a kill left empty is taken"
     done = start(plan, request, tmp_path / "out")
     assert done.document["contributions"] == result.document["contributions"]
 
