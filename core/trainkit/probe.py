@@ -16,11 +16,13 @@ from .evaluation import Interrupted, evaluation_mode, look_at, metric_rows
 from .record import LossPairs
 
 if TYPE_CHECKING:
+    from .ahead import Ahead
     from .live import Run
     from .stages import PlannedStage
 
 PROBES = 3
 QUICK = 0.5
+MOST_SHARE = 0.02
 
 
 @runtime_checkable
@@ -32,16 +34,24 @@ class Rehearses(Protocol):
         ...
 
 
-def estimate(run: Run) -> None:
-    """Let a run's forecast expect what was tried out here; weights, modes, gradients and random states stay."""
+def estimate(run: Run, left: Ahead) -> None:
+    """Let a run's forecast expect what was tried out here; weights, modes, gradients and random states stay.
+
+    Where the evaluation of a batch alone takes more than a small share of the steps that are left, nothing is rehearsed
+    on top: the forecast is not worth that.
+    """
     started = time.perf_counter()
+    worth = MOST_SHARE * sum(left.steps) * (run.forecast.per_step or 0.0)
     # A signal ends it, and the run at its next step.
     with contextlib.suppress(Interrupted):
         relative = relative_costs(run)
         if run.forecast.evaluations or run.splits.val is None:
             run.forecast.expect(relative)
         else:
-            run.forecast.expect(relative, sample_seconds(run), rehearsal_seconds(run))
+            began = time.perf_counter()
+            sample = sample_seconds(run)
+            is_cheap = time.perf_counter() - began < worth
+            run.forecast.expect(relative, sample, rehearsal_seconds(run) if is_cheap else 0.0)
     run.forecast.is_estimated = True
     run.forecast.paused(time.perf_counter() - started)
 

@@ -73,7 +73,7 @@ def timing(run: Run) -> dict[str, float]:
     """Return the tags of time: seconds so far, seconds left, samples per second."""
     forecast, left = run.forecast, ahead_of(run)
     if forecast.is_founded and not forecast.is_estimated and sum(left.steps) >= WORTH_TRYING:
-        estimate(run)
+        estimate(run, left)
     row = {"time/elapsed": forecast.elapsed()}
     if (remaining := forecast.remaining(left)) is not None:
         forecast.keep_first(run.moment.step, remaining, left)

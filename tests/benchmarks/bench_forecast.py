@@ -62,7 +62,10 @@ def main(names: list[str]) -> None:
         watch = Watch(SHARE)
         with tempfile.TemporaryDirectory() as folder:
             settings["out"] = str(Path(folder) / "run")
-            summary = run(**{**job, "settings": settings}, listeners=[("watch", watch)]).summary
+            result = run(**{**job, "settings": settings}, listeners=[("watch", watch)])
+        summary = result.summary
+        if result.status != "done":
+            raise SystemExit(f"{name}: the run is {result.status}, so there is nothing to compare")
         fact, (_, said) = summary["seconds"], watch.said or (0, float("nan"))
         print(
             f"{name:<14} {summary['steps']:>5} {forecast:>7.1f} {said:>8.1f} {fact:>7.1f} "

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 from trainkit import hookimpl
-from trainkit.ahead import Ahead, ahead, epoch_ends
+from trainkit.ahead import Ahead, ahead, ahead_of, epoch_ends
 from trainkit.api import preview, resume, run
 from trainkit.compose import compose
 from trainkit.errors import UsageError
@@ -137,7 +137,7 @@ def test_an_estimate_leaves_no_trace():
     before = {name: value.clone() for name, value in built.model.state_dict().items()}
     learning = {name: parameter.requires_grad for name, parameter in built.learnable.items()}
     moment, counts, random = built.moment.state_dict(), built.inactive.state_dict(), torch.get_rng_state()
-    estimate(built)
+    estimate(built, ahead_of(built))
     assert built.forecast.is_estimated
     assert built.forecast.evaluations == 0
     assert len(set(built.forecast._relative)) > 1
