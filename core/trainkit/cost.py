@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .live import Run
 
 PROBE_STEPS = 8
+EVALUATED_AFTER = (1, 4, 7)
 
 Window = list[dict[str, Any]]
 
@@ -98,18 +99,22 @@ def measure(run: Run, prices: Sequence[Price] = ()) -> Cost:
     activations = _Kept(run)
     with activations:
         run.forward(run.engine.place(probes[0][0]))
-    seconds = []
-    for window in probes if len(probes) > 1 else probes * 2:
+    seconds, samples, rehearsals = [], [], []
+    for number, window in enumerate(probes if len(probes) > 1 else probes * 2):
         started = time.perf_counter()
         train_step(run, window)
         run.engine.synchronize()
         seconds.append(time.perf_counter() - started)
+        if number in EVALUATED_AFTER:
+            # What a model that has learned nothing yet generates is now short, now long: the median is neither.
+            samples.append(sample_seconds(run) or 0.0)
+            rehearsals.append(rehearsal_seconds(run))
     # Batches differ in length where samples do: the mean tells what many of them take, the first one left out.
     first = statistics.fmean(seconds[1:]) + loading
     relative = relative_costs(run)
     training = [count * first * cost / relative[0] for count, cost in zip(left.steps, relative, strict=True)]
     searching = first * STEPS if run.settings.lr_find else 0.0
-    evaluating = (sample_seconds(run) or 0.0) * left.samples + rehearsal_seconds(run) * left.rounds
+    evaluating = statistics.median(samples) * left.samples + statistics.median(rehearsals) * left.rounds
     saving = _saving_seconds(run, left)
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     gradient_bytes = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
