@@ -175,7 +175,7 @@ class TaskConformance(TaskPowers, ComponentConformance):
     def test_techniques_can_be_taken(self) -> None:
         """Each technique either says why the task lacks it or names settings that exist, its strength one of them."""
         task, _ = self.read()
-        loader = Loader(Registry(), {})
+        loader = Loader(Registry(), {self.component: self.load().target})
         for name, technique in getattr(task, "techniques", {}).items():
             assert bool(technique.settings) != bool(technique.lacking), f"{name}: either settings or what is lacking"
             assert technique.strength in ("", *technique.settings), f"{name}: the strength is none of its settings"
