@@ -1,7 +1,7 @@
 """Four metrics of servers, end to end: one trainkit model beside four models of pytorch-forecasting under Lightning.
 
-    pip install --target /tmp/peers pytorch-forecasting==1.8.0 lightning==2.6.6
-    PYTHONPATH=/tmp/peers python tests/benchmarks/bench_servers.py DATA [--seeds 5] [--steps 200]
+    pip install --target peers pytorch-forecasting==1.8.0 lightning==2.6.6
+    PYTHONPATH=peers python tests/benchmarks/bench_servers.py DATA [--seeds 5] [--steps 200]
 
 DATA holds Bitbrains traces as published (`bitbrains-rnd`). cpu, memory, disk and network; context 288, horizon 96,
 hidden 32, 8 heads, 7 quantiles; batches of 32, Adam, gradients clipped at .1, one thread. Reading, training, one
