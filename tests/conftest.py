@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,9 +34,7 @@ def repository() -> Path:
 
 
 @pytest.fixture
-def cli(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Ended]]:
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     """Return the command line as a function, in this process, in a folder of the test's own."""
     from trainkit_cli.main import main
 
@@ -50,6 +47,4 @@ def cli(
         code = ended.value.code
         return Ended(0 if code is None else int(code), *capsys.readouterr())
 
-    level = logging.getLogger().level
-    yield call
-    logging.getLogger().setLevel(level)
+    return call

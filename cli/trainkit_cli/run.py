@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,24 @@ def command(
         listeners=progress,
         report=report,
     )
-    if quiet:
-        # Python shows warnings of a logger that nobody configured; quiet leaves errors.
-        logging.getLogger().setLevel(logging.ERROR)
     # What a component prints must not get between a program and the JSON that it reads.
-    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+    stdout = contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout)
+    with stdout, only_errors() if quiet else contextlib.nullcontext():
         result = resume(resumed, request) if resumed is not None else start(request)
     if as_json:
         print_json({"directory": str(result.directory), **result.summary})
     elif not quiet:
         print_results(result)
     return int(result.exit_code)
+
+
+@contextlib.contextmanager
+def only_errors() -> Iterator[None]:
+    """Keep warnings back within the block: Python shows those of a logger that nobody configured."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)

@@ -19,17 +19,17 @@ from typing import Any
 from . import execution
 from .ablationplan import AblationPlan, PlannedRun
 from .ablationreport import RECORD, record, write_pages
-from .childruns import PartListener, carry_out, done_summary, fresh, is_begun
+from .childruns import PartListener, carry_out, done_summary, fresh, guarded, is_begun
 from .config import NOTHING, Config, Layer, Value
 from .draft import restore_draft
 from .errors import ExitCode, RunFailed, UsageError
-from .execution import RunResult, note_failure
+from .execution import RunResult
 from .kinds import LIST_KINDS
 from .partof import PartOf
 from .removals import ORIGIN
 from .request import Request
 from .rundir import LOCK, STATUS, RunDirectory
-from .signals import EXIT_CODES, heard
+from .signals import EXIT_CODES
 from .sources import read_file
 from .storage.strict_json import without_special_numbers
 
@@ -132,15 +132,8 @@ class _Ablation:
 
     def carry_out(self) -> AblationResult:
         """Carry out what is not done, and write what all of it came to."""
-        try:
-            with heard(self):
-                return self._carried_out()
-        except KeyboardInterrupt:
-            self._status("interrupted", execution.TWICE, ExitCode.INTERRUPTED)
-            raise
-        except (Exception, SystemExit) as error:
-            note_failure(self.directory, error, self._steps())
-            raise
+        with guarded(self, self.directory, self._steps):
+            return self._carried_out()
 
     def _carried_out(self) -> AblationResult:
         for number, planned in enumerate(self.plan.runs):

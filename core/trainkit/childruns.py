@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import execution
-from .errors import UsageError
+from .errors import ExitCode, UsageError
 from .hooks import hookimpl
 from .modelpath import PLAN
 from .resumption import is_done
 from .rundir import RunDirectory
+from .signals import heard
 from .storage.filesystem import SYSTEM, remove_tree
 from .storage.strict_json import with_special_numbers
 
@@ -43,6 +45,26 @@ class PartListener:
         run.part_of = self.part
         if self.whole.signal is not None:
             run.signal = self.whole.signal
+
+
+@contextlib.contextmanager
+def guarded(whole: Stoppable, directory: RunDirectory, steps: Callable[[], int]) -> Iterator[None]:
+    """Let signals stop a whole between its runs, and let its status tell how it ended if it did not end well.
+
+    Args:
+        whole: what hears signals.
+        directory: of the whole, locked.
+        steps: optimizer steps that all runs have made.
+    """
+    try:
+        with heard(whole):
+            yield
+    except KeyboardInterrupt:
+        directory.status("interrupted", reason=execution.TWICE, step=steps(), exit_code=int(ExitCode.INTERRUPTED))
+        raise
+    except (Exception, SystemExit) as error:
+        execution.note_failure(directory, error, steps())
+        raise
 
 
 def is_begun(path: Path) -> bool:

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from . import execution
 from .baserate import base_rate
-from .childruns import RESULTS, PartListener, carry_out, done_summary, fresh
+from .childruns import RESULTS, PartListener, carry_out, done_summary, fresh, guarded
 from .compose import compose
 from .config import Config, Layer, Value, short_name
 from .curve import check_schedule
 from .documents import read_documents, write_documents
 from .draft import Draft, restore_draft
 from .errors import CheckpointError, ExitCode, UsageError
-from .execution import RunResult, note_failure
+from .execution import RunResult
 from .foldfigures import spread, spreads
 from .foldplan import FoldPlan, PlannedFold, plan_folds, with_layer
 from .foldrows import ROWS, FoldListener, rows_of
@@ -38,7 +38,7 @@ from .report import write_report
 from .request import Request
 from .resumption import apply_neutral, is_done
 from .rundir import RunDirectory
-from .signals import EXIT_CODES, heard
+from .signals import EXIT_CODES
 from .sources import read_file
 
 if TYPE_CHECKING:
@@ -150,15 +150,8 @@ class CrossValidation:
 
     def carry_out(self) -> RunResult:
         """Carry out what is not done and return what all of it came to; the status file tells the end."""
-        try:
-            with heard(self):
-                return self._carried_out()
-        except KeyboardInterrupt:
-            self._status("interrupted", execution.TWICE, ExitCode.INTERRUPTED)
-            raise
-        except (Exception, SystemExit) as error:
-            note_failure(self.directory, error, self._steps())
-            raise
+        with guarded(self, self.directory, self._steps):
+            return self._carried_out()
 
     def _carried_out(self) -> RunResult:
         result: RunResult | None = None

@@ -25,6 +25,13 @@ MOST_STRATA = 10
 SHOWN = 3
 
 
+def fold_numbers(text: str) -> tuple[int, int] | None:
+    """Return number and count of the fold that a text as '2/5' names; None if it names none, of two at least."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    return (number, count) if count >= 2 and 1 <= number <= count else None
+
+
 @dataclass(frozen=True)
 class Fold:
     """Name a fold of several, or all samples.
@@ -45,16 +52,14 @@ class Fold:
         """Return what a text as '2/5', or 'all', names; raise UsageError if it names no fold."""
         if text == ALL:
             return cls(1, 1)
-        match = re.fullmatch(r"(\d+)/(\d+)", text)
-        number, count = (int(match[1]), int(match[2])) if match else (0, 0)
-        if count < 2 or not 1 <= number <= count:
+        if (numbers := fold_numbers(text)) is None:
             raise UsageError(
                 f"there is no fold {text!r}",
                 where="fold",
                 why="it is the number of a fold and how many there are, two at least; 'all' trains on all samples",
                 do="as 2/5: the second of five",
             )
-        return cls(number, count)
+        return cls(*numbers)
 
 
 @dataclass(frozen=True)

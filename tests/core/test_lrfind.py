@@ -24,6 +24,7 @@ from trainkit.plan import Stage
 from trainkit.rangetest import rates
 from trainkit.registry import Registry
 from trainkit.rundir import rows
+from trainkit.testing.resuming import StopAt
 from trainkit.testing.tiny import TinyModel, TinyTask, tiny_request, tiny_run
 from trainkit.unchanged import fingerprints, unchanged
 
@@ -424,23 +425,11 @@ def test_groups_of_a_run_keep_their_ratio_to_the_rate_that_was_found(tmp_path):
     assert watch.rates == [pytest.approx([rate, rate, rate / 10])] * 9
 
 
-class StopAt:
-    """Stop at a step, once."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    @hookimpl
-    def on_step(self, run: Any) -> None:
-        if run.moment.step == self.step:
-            run.signal = signal.SIGTERM
-
-
 def test_a_resumed_run_does_not_search_again(tmp_path, monkeypatch):
     straight = start(searching(tmp_path / "straight"))
-    stopped = start(searching(tmp_path / "stopped", callbacks=[StopAt(5)]))
+    stopped = start(searching(tmp_path / "stopped", callbacks=[StopAt(5, signal.SIGTERM)]))
     assert stopped.exit_code is ExitCode.TERMINATED
-    request = searching(tmp_path / "stopped", callbacks=[StopAt(-1)])
+    request = searching(tmp_path / "stopped", callbacks=[StopAt(-1, signal.SIGTERM)])
     monkeypatch.setattr("trainkit.lrfind.find", None)
     done = resume(tmp_path / "stopped", trainkit.api.Request(live=request.live, report=request.report))
     assert done.exit_code is ExitCode.DONE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +10,13 @@ import torch
 from trainkit import hookimpl
 from trainkit.api import Request, resume, start
 from trainkit.live import Run
+from trainkit.testing.resuming import StopAt
 from trainkit.testing.tiny import tiny_request
-
-
-class InterruptAt:
-    """Ask the run to stop at a step, as a signal does."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    @hookimpl
-    def on_step(self, run: Run) -> None:
-        if run.moment.step == self.step:
-            run.signal = signal.SIGUSR1
 
 
 def test_a_lost_name_is_restored(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"evaluate.every_steps": 4, "optimizer.lr": 0.02, "out": str(tmp_path / "run")}
-    asked = tiny_request(settings, callbacks=[InterruptAt(5)])
+    asked = tiny_request(settings, callbacks=[StopAt(5)])
     assert start(asked).status == "stopped"
     name = tmp_path / "run" / "checkpoints" / "best.json"
     before = json.loads(name.read_text())

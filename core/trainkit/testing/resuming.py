@@ -24,14 +24,14 @@ FILES = ("model.safetensors", "optimizer.safetensors", "state.safetensors")
 class StopAt:
     """Do what a signal's handler does, once this many optimizer steps are done."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, number: int = signal.SIGUSR1) -> None:
+        self.step, self.number = step, number
 
     @hookimpl
     def on_step(self, run: Run) -> None:
         """Stop when it is time."""
         if run.moment.step == self.step:
-            run.signal = signal.SIGUSR1
+            run.signal = self.number
 
 
 def assert_resumes(

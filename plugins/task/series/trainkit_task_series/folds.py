@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 from trainkit.errors import DataError, UsageError
+from trainkit.folds import ALL, fold_numbers
 
 from .grid import stamp
 from .panel import Panel
@@ -21,7 +22,6 @@ from .splitting import Part, Parts, training
 from .times import Times
 
 Folding = Literal["expanding", "rolling", "purged"]
-ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,13 @@ class Fold:
             return None
         if text == ALL:
             return cls(1, 1, folding)
-        match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
-        number, count = (int(match[1]), int(match[2])) if match else (0, 0)
-        if count < 2 or not 1 <= number <= count:
+        if (numbers := fold_numbers(re.sub(r"\s*/\s*", "/", text.strip()))) is None:
             raise UsageError(
                 f"task.fold = {text!r} names no fold",
                 why="it is the number of a fold and how many there are, two at least, or 'all'",
                 do="as 2/5: the second of five",
             )
-        return cls(number, count, folding)
+        return cls(*numbers, folding)
 
 
 def folded(panel: Panel, parts: Parts, fold: Fold, purge: int, horizon: int) -> Parts:
