@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from trainkit.ablationplan import AblationPlan
+    from trainkit.ablation.plan import AblationPlan
 
 CELLS = (
     "full run minus the run without the part, ± half of the 95 % interval; * excludes 0; ↓ lower, ↑ higher is better"
@@ -53,8 +53,8 @@ def command(
     from .threads import wait_briefly
 
     wait_briefly()
-    from trainkit.ablation import start
-    from trainkit.ablationplan import Asked, plan_ablation
+    from trainkit.ablation.ablation import start
+    from trainkit.ablation.plan import Asked, plan_ablation
     from trainkit.api import ExitCode, Request
 
     from .progress import make_progress
@@ -109,8 +109,8 @@ def print_plan(plan: AblationPlan, *, as_json: bool) -> None:
 
 def print_contributions(document: Mapping[str, Any]) -> None:
     """Print what each part contributes, a table for each split, and what can be said in words."""
-    from trainkit.ablationreport import notes, read_figures
-    from trainkit.contribution import JUDGED, matrix, sentence
+    from trainkit.ablation.contribution import JUDGED, matrix, sentence
+    from trainkit.ablation.report import notes, read_figures
 
     from .tables import print_table
 

@@ -16,9 +16,9 @@ from .request import blocked_names, layers, request_options
 
 if TYPE_CHECKING:
     from trainkit.config import Value
-    from trainkit.cost import Cost
+    from trainkit.costs.cost import Cost
     from trainkit.draft import Draft
-    from trainkit.foldplan import FoldPlan
+    from trainkit.folds.plan import FoldPlan
 
 
 LOADING_SHOWN, EVALUATING_SHOWN = 0.1, 0.02
@@ -62,9 +62,9 @@ def command(
 
     wait_briefly()
     from trainkit.api import Request, cost_of, plan_document
+    from trainkit.costs.prices import price_table
     from trainkit.draft import make_draft
-    from trainkit.foldplan import plan_folds
-    from trainkit.prices import price_table
+    from trainkit.folds.plan import plan_folds
     from trainkit.registry import Registry
 
     request = Request(layers(config, assignments, flags), registry=Registry(blocked=blocked_names(blocked)))
@@ -322,7 +322,7 @@ def price_text(cost: Cost, seconds: float) -> str:
     """Return what so long a run costs and what that rests on, or that its device has no price and how to give one."""
     amount = cost.amount(seconds)
     if amount is None or cost.price is None:
-        from trainkit.prices import own_table
+        from trainkit.costs.prices import own_table
         from trainkit.report import readable
 
         return f"none known for {cost.device}: give one in {readable(str(own_table()))}, or by --prices FILE.toml"

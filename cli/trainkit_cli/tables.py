@@ -59,7 +59,7 @@ def print_results(result: RunResult) -> None:
 
 def print_folds(result: RunResult) -> None:
     """Print what a cross-validation came to: the figures by fold, and the final model on the test."""
-    from trainkit.foldtable import INTERVAL, fold_table, in_words
+    from trainkit.folds.table import INTERVAL, fold_table, in_words
 
     from .results import print_one, print_tables
 

@@ -6,28 +6,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import ablation
-from .ablation import AblationResult
-from .ablationplan import SEEDS, AblationPlan, plan_ablation
-from .ablationplan import Asked as AblationAsked
+from .ablation import ablation
+from .ablation.ablation import AblationResult
+from .ablation.plan import SEEDS, AblationPlan, plan_ablation
+from .ablation.plan import Asked as AblationAsked
 from .blame import told
 from .carrying import resume, start
 from .compose import compose
 from .config import layer_of
 from .contracts import Inspection
-from .cost import Cost, measure
+from .costs.cost import Cost, measure
+from .costs.prices import price_table
 from .documents import plan_document
 from .draft import Draft, make_draft
 from .errors import ExitCode, UsageError
 from .execution import RunResult
-from .foundrate import check_folder, record_of, save_found
 from .inspection import inspect, inspection_document
 from .kinds import KINDS
-from .lrfind import Search, find_in
+from .lrfind.finder import Search, find_in
+from .lrfind.foundrate import check_folder, record_of, save_found
+from .lrfind.rangetest import Axis, RangeTest, Rule
 from .measuring import trained_results
 from .prediction import Asked, Prediction, Predictions, predictions
-from .prices import price_table
-from .rangetest import Axis, RangeTest, Rule
 from .registry import Registry
 from .request import Listeners, Request, request_of
 from .showing import Sheet, contact_sheet

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import crossvalidation, execution
+from . import execution
 from .draft import make_draft
 from .execution import RunResult
+from .folds import crossvalidation
 from .modelpath import is_cross_validation
 from .request import Request
 

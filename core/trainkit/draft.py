@@ -19,7 +19,7 @@ from .conformity import asked
 from .contracts import ChecksPlan
 from .curve import check_schedule, probe_optimizer
 from .errors import DataError
-from .folds import layer_of_fold, read_fold
+from .folds.fold import layer_of_fold, read_fold
 from .kinds import LIST_KINDS, ONE_KINDS
 from .narrowing import narrowing_callbacks
 from .parts import Loader, Part

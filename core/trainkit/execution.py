@@ -19,9 +19,9 @@ from .draft import Draft, restore_draft
 from .errors import CheckpointError, ExitCode, TrainkitError
 from .evaluation import Interrupted
 from .finish import Results, final_results, load_best, summary
-from .foundrate import take_found_rate
 from .live import Run
 from .loop import enter_stage, train
+from .lrfind.foundrate import take_found_rate
 from .report import write_report
 from .request import Reporter, Request
 from .resumption import apply_neutral, check_versions, is_done

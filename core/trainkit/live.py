@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from .best import Best
 from .binding import Binding
 from .contracts import SAMPLE_ID, Augmenter, Batch, LossOutput, Outputs, Splits, Task
+from .costs.forecast import Forecast
 from .data import BatchMaker
 from .engine import Engine
 from .errors import UsageError
 from .evaluation import Interrupted
 from .events import EventLists, resolve
-from .forecast import Forecast
 from .moment import Moment
 from .partof import PartOf
 from .plan import Plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .errors import CheckpointError
-from .foldplan import FINAL, FOLDS
+from .folds.plan import FINAL, FOLDS
 
 RECORD, PLAN = "folds.json", "plan.json"
 

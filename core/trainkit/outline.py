@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from .ahead import epoch_ends
 from .conformity import asked
+from .costs.ahead import epoch_ends
 from .data import select
 from .narrowing import Epoch, narrowing_callbacks
 from .report import counted

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .ahead import ahead_of
 from .best import Ranked, ranked
+from .costs.ahead import ahead_of
+from .costs.probe import estimate
 from .errors import Diverged
 from .evaluation import evaluate, evaluated_weights
-from .probe import estimate
 from .record import learning_rates
 from .snapshot import take_snapshot
 

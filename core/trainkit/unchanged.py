@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from .best import Best
 from .blame import label_of
+from .costs.forecast import Forecast
 from .errors import PluginError
-from .forecast import Forecast
 from .record import Gathered, InactiveTerms
 from .snapshot import stateful
 from .storage import strict_json

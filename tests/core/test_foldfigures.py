@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from trainkit.foldfigures import spread, spreads, t_quantile, t_share
+from trainkit.folds.figures import spread, spreads, t_quantile, t_share
 
 
 # Abramowitz and Stegun, table 26.10.

@@ -14,8 +14,8 @@ from trainkit.content import content_hash, content_hashes
 from trainkit.contracts import Splits
 from trainkit.data import TensorData
 from trainkit.errors import DataError, UsageError
-from trainkit.folds import Fold, assigned, cut, owners_of, read_fold
-from trainkit.subset import Subset
+from trainkit.folds.fold import Fold, assigned, cut, owners_of, read_fold
+from trainkit.folds.subset import Subset
 from trainkit.testing.tiny import TinyData, TinyTask
 
 

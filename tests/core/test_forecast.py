@@ -8,16 +8,16 @@ import time
 
 import pytest
 import torch
-from trainkit.ahead import Ahead, ahead, ahead_of, epoch_ends
 from trainkit.api import preview, resume, run
 from trainkit.compose import compose
+from trainkit.costs.ahead import Ahead, ahead, ahead_of, epoch_ends
+from trainkit.costs.forecast import FEWEST_STEPS, Forecast
+from trainkit.costs.prices import price_of, price_table, read_prices
+from trainkit.costs.probe import estimate
 from trainkit.errors import UsageError
-from trainkit.forecast import FEWEST_STEPS, Forecast
 from trainkit.loop import enter_stage
 from trainkit.moment import Moment
 from trainkit.plan import Stage, StageLength
-from trainkit.prices import price_of, price_table, read_prices
-from trainkit.probe import estimate
 from trainkit.settings import EvaluateSettings
 from trainkit.stages import PlannedStage
 from trainkit.testing import tiny

@@ -18,10 +18,10 @@ from trainkit import hookimpl
 from trainkit.api import resume, start
 from trainkit.contracts import LossOutput
 from trainkit.errors import ExitCode, PluginError, UsageError
-from trainkit.foundrate import PLOT, RECORD
-from trainkit.lrfind import Search, find
+from trainkit.lrfind.finder import Search, find
+from trainkit.lrfind.foundrate import PLOT, RECORD
+from trainkit.lrfind.rangetest import rates
 from trainkit.plan import Stage
-from trainkit.rangetest import rates
 from trainkit.registry import Registry
 from trainkit.rundir import rows
 from trainkit.testing.resuming import StopAt
@@ -430,7 +430,7 @@ def test_a_resumed_run_does_not_search_again(tmp_path, monkeypatch):
     stopped = start(searching(tmp_path / "stopped", callbacks=[StopAt(5, signal.SIGTERM)]))
     assert stopped.exit_code is ExitCode.TERMINATED
     request = searching(tmp_path / "stopped", callbacks=[StopAt(-1, signal.SIGTERM)])
-    monkeypatch.setattr("trainkit.lrfind.find", None)
+    monkeypatch.setattr("trainkit.lrfind.finder.find", None)
     done = resume(tmp_path / "stopped", trainkit.api.Request(live=request.live, report=request.report))
     assert done.exit_code is ExitCode.DONE
     assert all(map(torch.equal, weights(straight), weights(done)))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from trainkit.rangetest import (
+from trainkit.lrfind.rangetest import (
     FIRST,
     RangeTest,
     averages,

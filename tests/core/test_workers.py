@@ -14,7 +14,7 @@ import torch
 import trainkit.workers
 from trainkit.api import start
 from trainkit.contracts import Sample
-from trainkit.cost import measure
+from trainkit.costs.cost import measure
 from trainkit.data import BatchMaker, EpochBatches, draw
 from trainkit.errors import DataError
 from trainkit.plan import Stage

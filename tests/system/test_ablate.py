@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 from torch import nn
 from trainkit import LossOutput, UsageError, hookimpl, resume
-from trainkit.ablation import start
-from trainkit.ablationplan import Asked, plan_ablation
-from trainkit.ablationreport import read_figures
+from trainkit.ablation.ablation import start
+from trainkit.ablation.contribution import contribution, main_tags, matrix, sentence
+from trainkit.ablation.plan import Asked, plan_ablation
+from trainkit.ablation.removals import chosen, removals_of
+from trainkit.ablation.report import read_figures
 from trainkit.api import ExitCode, Request
 from trainkit.api import start as start_run
 from trainkit.config import NULLS
-from trainkit.contribution import contribution, main_tags, matrix, sentence
 from trainkit.draft import make_draft
 from trainkit.errors import CheckpointError
-from trainkit.foldfigures import spread
+from trainkit.folds.figures import spread
 from trainkit.plan import Selection, Stage
-from trainkit.removals import chosen, removals_of
 from trainkit.rundir import RunDirectory
 from trainkit.testing import tiny
 from trainkit.testing.tiny import TinyTask, tiny_request

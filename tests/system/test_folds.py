@@ -19,7 +19,7 @@ from trainkit.checkpoint import Checkpoints
 from trainkit.contracts import LossOutput, Splits
 from trainkit.draft import make_draft
 from trainkit.errors import CheckpointError, DataError, ExitCode, UsageError
-from trainkit.foldplan import plan_folds
+from trainkit.folds.plan import plan_folds
 from trainkit.plan import Stage
 from trainkit.rundir import rows
 from trainkit.testing import tiny

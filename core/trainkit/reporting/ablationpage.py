@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainkit.ablationreport import RUN_FIGURES, notes, read_figures, run_rows
-from trainkit.contribution import JUDGED, detail, matrix, sentence
+from trainkit.ablation.contribution import JUDGED, detail, matrix, sentence
+from trainkit.ablation.report import RUN_FIGURES, notes, read_figures, run_rows
 from trainkit.report import counted, readable
 from trainkit.resulttable import measured
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from trainkit.errors import printable
-from trainkit.foldtable import INTERVAL, WHOLE, fold_table, in_words, run_table
+from trainkit.folds.table import INTERVAL, WHOLE, fold_table, in_words, run_table
 from trainkit.report import (
     Facts,
     component_rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from trainkit.rangetest import RangeTest
+from trainkit.lrfind.rangetest import RangeTest
 
 from .contactsheet import Picture
 from .plot import Mark, line_plot

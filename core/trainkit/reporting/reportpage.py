@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from trainkit.errors import printable
-from trainkit.foldtable import INTERVAL, WHOLE, fold_table, in_words, run_table
+from trainkit.folds.table import INTERVAL, WHOLE, fold_table, in_words, run_table
 from trainkit.report import Facts, component_rows, duration, forecast_text, number, readable, stage_table, value_text
 from trainkit.resulttable import SPLITS, Table, by_part, overall
 

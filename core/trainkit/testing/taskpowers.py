@@ -28,7 +28,7 @@ from trainkit.contracts import (
     Splits,
 )
 from trainkit.errors import DataError
-from trainkit.folds import names_of
+from trainkit.folds.fold import names_of
 from trainkit.tasks import lacking
 
 from .component import ComponentConformance, NotChecked, raises, same

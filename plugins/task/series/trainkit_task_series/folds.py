@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 from trainkit.errors import DataError, UsageError
-from trainkit.folds import ALL, fold_numbers
+from trainkit.folds.fold import ALL, fold_numbers
 
 from .grid import stamp
 from .panel import Panel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .resulttable import MODEL, Table, label_of, measured, overall_names
+from trainkit.resulttable import MODEL, Table, label_of, measured, overall_names
 
 VAL = "val"
 WHOLE = "Validation: the mean of the folds, each by a model that has not seen its samples; test: the final model"

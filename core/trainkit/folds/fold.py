@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
-from .config import Config, Layer, layer_of
-from .content import content_hashes
-from .contracts import Dataset, Folds, Splits
-from .errors import DataError, UsageError
-from .randomness import Purpose, mixed
+from trainkit.config import Config, Layer, layer_of
+from trainkit.content import content_hashes
+from trainkit.contracts import Dataset, Folds, Splits
+from trainkit.errors import DataError, UsageError
+from trainkit.randomness import Purpose, mixed
+from trainkit.tasks import lacking
+
 from .subset import Subset
-from .tasks import lacking
 
 ALL = "all"
 MOST_STRATA = 10

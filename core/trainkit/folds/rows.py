@@ -7,18 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .blame import told
-from .hooks import hookimpl
-from .measuring import on_own_data
+from trainkit.blame import told
+from trainkit.hooks import hookimpl
+from trainkit.measuring import on_own_data
+from trainkit.rundir import RunDirectory
+from trainkit.storage.filesystem import read_file
+
 from .outoffold import out_of_fold
-from .rundir import RunDirectory
-from .storage.filesystem import read_file
 
 if TYPE_CHECKING:
-    from .foldplan import PlannedFold
-    from .folds import Fold
-    from .live import Run
-    from .request import Request
+    from trainkit.live import Run
+    from trainkit.request import Request
+
+    from .fold import Fold
+    from .plan import PlannedFold
 
 ROWS = "out-of-fold.jsonl"
 MAX_BYTES = 2**31

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .answering import answers_of, evaluated, spread
-from .contracts import SAMPLE_ID, Answers
-from .data import BatchMaker, in_order
-from .evaluation import batches, switch_weights
-from .folds import names_of
-from .randomness import Purpose, seed_torch
-from .storage import strict_json
-from .tasks import lacking
+from trainkit.answering import answers_of, evaluated, spread
+from trainkit.contracts import SAMPLE_ID, Answers
+from trainkit.data import BatchMaker, in_order
+from trainkit.evaluation import batches, switch_weights
+from trainkit.randomness import Purpose, seed_torch
+from trainkit.storage import strict_json
+from trainkit.tasks import lacking
+
+from .fold import names_of
 
 if TYPE_CHECKING:
-    from .contracts import Dataset
-    from .live import Run
+    from trainkit.contracts import Dataset
+    from trainkit.live import Run
 
 MOST_ANSWERS = 50
 

@@ -16,22 +16,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import execution
-from .ablationplan import AblationPlan, PlannedRun
-from .ablationreport import RECORD, record, write_pages
-from .childruns import PartListener, carry_out, done_summary, fresh, guarded, is_begun
-from .config import NOTHING, Config, Layer, Value
-from .draft import restore_draft
-from .errors import ExitCode, RunFailed, UsageError
-from .execution import RunResult
-from .kinds import LIST_KINDS
-from .partof import PartOf
+from trainkit import execution
+from trainkit.childruns import PartListener, carry_out, done_summary, fresh, guarded, is_begun
+from trainkit.config import NOTHING, Config, Layer, Value
+from trainkit.draft import restore_draft
+from trainkit.errors import ExitCode, RunFailed, UsageError
+from trainkit.execution import RunResult
+from trainkit.kinds import LIST_KINDS
+from trainkit.partof import PartOf
+from trainkit.request import Request
+from trainkit.rundir import LOCK, STATUS, RunDirectory
+from trainkit.signals import EXIT_CODES
+from trainkit.sources import read_file
+from trainkit.storage.strict_json import without_special_numbers
+
+from .plan import AblationPlan, PlannedRun
 from .removals import ORIGIN
-from .request import Request
-from .rundir import LOCK, STATUS, RunDirectory
-from .signals import EXIT_CODES
-from .sources import read_file
-from .storage.strict_json import without_special_numbers
+from .report import RECORD, record, write_pages
 
 SUFFIX = "-ablation"
 

@@ -8,20 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .baserate import KEY
-from .config import Value
-from .documents import write_resolved
-from .lrfind import Search, find_in
-from .reporting.answerfiles import empty_folder, numbered_folder
-from .settings import check_settings
-from .storage import strict_json
-from .storage.filesystem import disk_error
+from trainkit.baserate import KEY
+from trainkit.config import Value
+from trainkit.documents import write_resolved
+from trainkit.reporting.answerfiles import empty_folder, numbered_folder
+from trainkit.settings import check_settings
+from trainkit.storage import strict_json
+from trainkit.storage.filesystem import disk_error
+
+from .finder import Search, find_in
 
 if TYPE_CHECKING:
-    from .draft import Draft
+    from trainkit.draft import Draft
+    from trainkit.request import Reporter
+    from trainkit.rundir import RunDirectory
+
     from .rangetest import RangeTest
-    from .request import Reporter
-    from .rundir import RunDirectory
 
 SETTING = "lr_find"
 RECORD, PLOT = "lr_find.json", "lr_find.png"
@@ -88,8 +90,8 @@ def record_of(draft: Draft, test: RangeTest) -> dict[str, Any]:
 
 def plot_of(draft: Draft, test: RangeTest) -> bytes | None:
     """Return the plot of a test as the content of a PNG file, or None where no loss was finite."""
-    from .reporting.contactsheet import png
-    from .reporting.rangeplot import range_plot
+    from trainkit.reporting.contactsheet import png
+    from trainkit.reporting.rangeplot import range_plot
 
     if not any(map(math.isfinite, test.losses)):
         return None

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .live import Run
-    from .moment import Moment
-    from .settings import EvaluateSettings
-    from .stages import PlannedStage
+    from trainkit.live import Run
+    from trainkit.moment import Moment
+    from trainkit.settings import EvaluateSettings
+    from trainkit.stages import PlannedStage
 
 
 @dataclass(frozen=True)

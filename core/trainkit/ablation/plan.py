@@ -8,29 +8,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .childruns import fresh
-from .compose import compose
-from .config import Config, Value
+from trainkit.childruns import fresh
+from trainkit.compose import compose
+from trainkit.config import Config, Value
+from trainkit.documents import read_documents
+from trainkit.draft import Draft, restore_draft
+from trainkit.errors import UsageError
+from trainkit.fit import direction
+from trainkit.kinds import LIST_KINDS, ONE_KINDS
+from trainkit.narrowing import narrowing_callbacks
+from trainkit.parts import Loader
+from trainkit.plan import Plan
+from trainkit.resulttable import LOSS
+from trainkit.resumption import check_versions
+from trainkit.rundir import RunDirectory
+from trainkit.settings import check_settings
+from trainkit.stages import plan_stages, with_overrides
+
 from .contribution import FULL
-from .documents import read_documents
-from .draft import Draft, restore_draft
-from .errors import UsageError
-from .fit import direction
-from .kinds import LIST_KINDS, ONE_KINDS
-from .narrowing import narrowing_callbacks
-from .parts import Loader
-from .plan import Plan
 from .removals import ORIGIN, Removal, chosen, in_words, removals_of
-from .resulttable import LOSS
-from .resumption import check_versions
-from .rundir import RunDirectory
-from .settings import check_settings
-from .stages import plan_stages, with_overrides
 
 if TYPE_CHECKING:
-    from .cost import Cost
-    from .live import Run
-    from .request import Request
+    from trainkit.costs.cost import Cost
+    from trainkit.live import Run
+    from trainkit.request import Request
 
 SEEDS = 3
 # Where a run lies and what it is called is its own; an ablation repeats by seeds, not by folds.

@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from .answering import random_states_kept
-from .data import EpochBatches, draw, select
-from .evaluation import Interrupted, evaluation_mode, look_at, metric_rows
-from .record import LossPairs
+from trainkit.answering import random_states_kept
+from trainkit.data import EpochBatches, draw, select
+from trainkit.evaluation import Interrupted, evaluation_mode, look_at, metric_rows
+from trainkit.record import LossPairs
 
 if TYPE_CHECKING:
+    from trainkit.live import Run
+    from trainkit.stages import PlannedStage
+
     from .ahead import Ahead
-    from .live import Run
-    from .stages import PlannedStage
 
 PROBES = 3
 QUICK = 0.5

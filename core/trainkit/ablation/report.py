@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainkit.folds.figures import Spread, spread
+from trainkit.report import CARD, REPORT
+from trainkit.resulttable import LOSS
+
 from .contribution import BY_CHANCE, FULL, Contribution, contribution, is_of_loss, main_tags
-from .foldfigures import Spread, spread
-from .report import CARD, REPORT
-from .resulttable import LOSS
 
 if TYPE_CHECKING:
-    from .ablationplan import AblationPlan
-    from .rundir import RunDirectory
+    from trainkit.rundir import RunDirectory
+
+    from .plan import AblationPlan
 
 RECORD = "ablation.json"
 
@@ -88,7 +90,7 @@ RUN_FIGURES = ("steps", "samples", "seconds")
 
 def write_pages(directory: RunDirectory, document: Mapping[str, Any]) -> None:
     """Write README.md and report.html of an ablation."""
-    from .reporting.ablationpage import card, page
+    from trainkit.reporting.ablationpage import card, page
 
     directory.write_text(CARD, card(directory.path.resolve().name, document))
     directory.write_text(REPORT, page(directory.path.resolve().name, document))

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .foldfigures import Spread, spread
-from .resulttable import LOSS, MODEL, measured, overall_names
+from trainkit.folds.figures import Spread, spread
+from trainkit.resulttable import LOSS, MODEL, measured, overall_names
 
 FULL = "full"
 JUDGED = ("val", "test")

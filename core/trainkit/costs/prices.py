@@ -11,9 +11,9 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, ValidationError
 
-from .errors import UsageError, printable
-from .loader.health import home
-from .plan import Record
+from trainkit.errors import UsageError, printable
+from trainkit.loader.health import home
+from trainkit.plan import Record
 
 FILE = "prices.toml"
 SHIPPED = Path(__file__).with_name(FILE)

@@ -7,21 +7,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .baserate import base_rate, check_can_find
-from .blame import told
-from .compose import compose
-from .data import EpochBatches, windows
-from .errors import Diverged, UsageError
-from .live import set_trainable
-from .loop import admitted_draws, train_step
+from trainkit.baserate import base_rate, check_can_find
+from trainkit.blame import told
+from trainkit.compose import compose
+from trainkit.data import EpochBatches, windows
+from trainkit.errors import Diverged, UsageError
+from trainkit.live import set_trainable
+from trainkit.loop import admitted_draws, train_step
+from trainkit.signals import heard
+from trainkit.unchanged import unchanged
+
 from .rangetest import AXES, FEWEST_STEPS, HIGH, LOW, RULES, STEPS, Axis, RangeTest, Rule, averages, has_exploded, rates
-from .signals import heard
-from .unchanged import unchanged
 
 if TYPE_CHECKING:
-    from .draft import Draft
-    from .live import Run
-    from .stages import PlannedStage
+    from trainkit.draft import Draft
+    from trainkit.live import Run
+    from trainkit.stages import PlannedStage
 
 Tested = Callable[[int, float, float], None]
 

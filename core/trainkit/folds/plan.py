@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .config import Config, Layer, layer_of
-from .draft import read_splits
-from .folds import Fold, cut, cuts_itself, fold_layer, identity_warning, lengths, names_of, read_fold
-from .narrowing import narrowing_callbacks
-from .stages import plan_stages, with_overrides
-from .tasks import build_task
+from trainkit.config import Config, Layer, layer_of
+from trainkit.draft import read_splits
+from trainkit.narrowing import narrowing_callbacks
+from trainkit.stages import plan_stages, with_overrides
+from trainkit.tasks import build_task
+
+from .fold import Fold, cut, cuts_itself, fold_layer, identity_warning, lengths, names_of, read_fold
 
 if TYPE_CHECKING:
-    from .cost import Cost
-    from .draft import Draft
+    from trainkit.costs.cost import Cost
+    from trainkit.draft import Draft
 
 FOLDS, FINAL = "folds", "final"
 ORIGIN = "folds"

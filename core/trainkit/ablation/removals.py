@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .binding import bind_loss
-from .config import (
+from trainkit.binding import bind_loss
+from trainkit.config import (
     DEFAULTS,
     NOTHING,
     NULLS,
@@ -25,12 +25,12 @@ from .config import (
     short_name,
     short_names,
 )
-from .errors import UsageError, did_you_mean
-from .parts import Loader, Part
-from .plan import Plan, Selection, Stage
+from trainkit.errors import UsageError, did_you_mean
+from trainkit.parts import Loader, Part
+from trainkit.plan import Plan, Selection, Stage
 
 if TYPE_CHECKING:
-    from .draft import Draft
+    from trainkit.draft import Draft
 
 ORIGIN = "ablation"
 STAGES = "stages"

@@ -16,35 +16,36 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import execution
-from .baserate import base_rate
-from .childruns import RESULTS, PartListener, carry_out, done_summary, fresh, guarded
-from .compose import compose
-from .config import Config, Layer, Value, short_name
-from .curve import check_schedule
-from .documents import read_documents, write_documents
-from .draft import Draft, restore_draft
-from .errors import CheckpointError, ExitCode, UsageError
-from .execution import RunResult
-from .foldfigures import spread, spreads
-from .foldplan import FoldPlan, PlannedFold, plan_folds, with_layer
-from .foldrows import ROWS, FoldListener, rows_of
-from .kinds import LIST_KINDS, ONE_KINDS
-from .modelpath import RECORD
-from .partof import PartOf
-from .parts import Loader
-from .plan import Plan
-from .report import write_report
-from .request import Request
-from .resumption import apply_neutral, is_done
-from .rundir import RunDirectory
-from .signals import EXIT_CODES
-from .sources import read_file
+from trainkit import execution
+from trainkit.baserate import base_rate
+from trainkit.childruns import RESULTS, PartListener, carry_out, done_summary, fresh, guarded
+from trainkit.compose import compose
+from trainkit.config import Config, Layer, Value, short_name
+from trainkit.curve import check_schedule
+from trainkit.documents import read_documents, write_documents
+from trainkit.draft import Draft, restore_draft
+from trainkit.errors import CheckpointError, ExitCode, UsageError
+from trainkit.execution import RunResult
+from trainkit.kinds import LIST_KINDS, ONE_KINDS
+from trainkit.modelpath import RECORD
+from trainkit.partof import PartOf
+from trainkit.parts import Loader
+from trainkit.plan import Plan
+from trainkit.report import write_report
+from trainkit.request import Request
+from trainkit.resumption import apply_neutral, is_done
+from trainkit.rundir import RunDirectory
+from trainkit.signals import EXIT_CODES
+from trainkit.sources import read_file
+
+from .figures import spread, spreads
+from .plan import FoldPlan, PlannedFold, plan_folds, with_layer
+from .rows import ROWS, FoldListener, rows_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from .contracts import Splits
+    from trainkit.contracts import Splits
 
 _log = logging.getLogger(__name__)
 

@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trainkit.checkpoint import Checkpoints
+from trainkit.data import EpochBatches, windows
+from trainkit.engine import device_name
+from trainkit.loop import admitted_draws, enter_stage, train_step
+from trainkit.lrfind.rangetest import STEPS
+from trainkit.snapshot import take_snapshot
+
 from .ahead import Ahead, ahead_of
-from .checkpoint import Checkpoints
-from .data import EpochBatches, windows
-from .engine import device_name
-from .loop import admitted_draws, enter_stage, train_step
 from .prices import Price, price_of
 from .probe import rehearsal_seconds, relative_costs, sample_seconds
-from .rangetest import STEPS
-from .snapshot import take_snapshot
 
 if TYPE_CHECKING:
-    from .live import Run
+    from trainkit.live import Run
 
 PROBE_STEPS = 8
 EVALUATED_AFTER = (1, 4, 7)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .contracts import Batch, Dataset, Sample
+from trainkit.contracts import Batch, Dataset, Sample
 
 Places = Sequence[tuple[int, int]]
 

@@ -1,0 +1,1 @@
+"""What a run will take: probe steps, the forecast of time and memory, prices."""
