@@ -408,7 +408,10 @@ class SeriesTask:
 
     def answers(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> list[Answer]:
         """Return for each sample the next steps with their quantiles, as tables and plots."""
-        outputs = bind_model(model)({**batch, "output_attentions": True})
+        return self.answered(batch, bind_model(model)({**batch, "output_attentions": True}), samples)
+
+    def answered(self, batch: Batch, outputs: Outputs, samples: Sequence[Sample]) -> list[Answer]:
+        """Return the answers that a model's outputs hold; with attentions, their plots are among them."""
         insights = insights_of(outputs, self.context, self._learned, self.forecaster.season_skip)
         levels = [float(f"{level:.6g}") for level in self.forecaster.quantiles]
         return answers_of(batch, predictions_of(batch, outputs, self.bounded), levels, samples, self._learned, insights)

@@ -129,15 +129,17 @@ def found(columns: Sequence[str], asked: Collection[str] = ()) -> Ways:
 
 
 def _first(names: Mapping[str, str], pattern: str) -> str | None:
+    return next((column for column, name in names.items() if _is_called(name, pattern)), None)
+
+
+def _is_called(name: str, pattern: str) -> bool:
     # Units that only say how large the numbers are stand behind the name, as KB s.
-    whole = re.compile(rf"({pattern})( ([kmg]?i?b|bytes)( s| per second)?)?")
-    return next((column for column, name in names.items() if whole.fullmatch(name)), None)
+    return re.fullmatch(rf"({pattern})( ([kmg]?i?b|bytes)( s| per second)?)?", name) is not None
 
 
 def known(columns: Sequence[str]) -> set[str]:
     """Return the columns that metrics are made of, by whatever way."""
     names = {column: plain(column) for column in columns}
     patterns = [pattern for metric in METRICS for way in metric.ways for pattern in way.columns]
-    more = [rf"cpu {CAPACITY} mhz", rf"cpu {USED} mhz", "cpu cores", "(v ?)?cpus?", "cores"]
-    whole = [re.compile(rf"({pattern})( ([kmg]?i?b|bytes)( s| per second)?)?") for pattern in (*patterns, *more)]
-    return {column for column, name in names.items() if any(mark.fullmatch(name) for mark in whole)}
+    patterns += [f"cpu {CAPACITY} mhz", f"cpu {USED} mhz", "cpu cores", "(v ?)?cpus?", "cores"]
+    return {column for column, name in names.items() if any(_is_called(name, pattern) for pattern in patterns)}

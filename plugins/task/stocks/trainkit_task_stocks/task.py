@@ -183,8 +183,9 @@ class StocksTask(DerivedTask):
 
     def answers(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> list[Answer]:
         """Return for each sample the next bars, as tables and plots, and the odds of each action."""
-        answers: list[Answer] = self.base.answers(model, batch, samples)
-        return with_actions(answers, bind_model(model)(batch)["actions"]) if self.forecasts_actions else answers
+        outputs = bind_model(model)({**batch, "output_attentions": True})
+        answers: list[Answer] = self.base.answered(batch, outputs, samples)
+        return with_actions(answers, outputs["actions"]) if self.forecasts_actions else answers
 
 
 def table_of(bars: Bars, indicators: Sequence[str]) -> Table:
