@@ -136,6 +136,21 @@ def rate_of(situation: Situation, given: float | None, preset: float, budget: Bu
     return Setting(value=scaled(situation, "optimizer.lr", preset), reason=reason)
 
 
+def precision_settings(situation: Situation) -> dict[str, Setting]:
+    """Return half precision where the device is faster in it."""
+    if not situation.half_precision:
+        return {}
+    reason = f"this {situation.device} is faster in {situation.half_precision}"
+    return {"precision": Setting(value=situation.half_precision, reason=reason)}
+
+
+def precision_notes(situation: Situation) -> list[str]:
+    """Return why half precision is left out; nothing where it is not."""
+    if situation.half_precision:
+        return []
+    return [f"left out: half precision: this {situation.device} is not faster in it"]
+
+
 def _epochs(stages: Sequence[Stage]) -> str:
     return "+".join(str(stage.epochs) for stage in stages)
 

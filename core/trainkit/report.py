@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import printable
+from .resulttable import amount_of
 from .rundir import METRICS, rows
 
 if TYPE_CHECKING:
@@ -162,14 +161,9 @@ def _distributions() -> dict[str, str]:
 
 def number(value: Any) -> str:
     """Return a measured value as tables show it: four significant digits."""
-    if value is None:
-        return ""
-    try:
-        amount = float(value)
-    except (TypeError, ValueError):
-        return printable(str(value))
-    if not math.isfinite(amount):
-        return str(amount)
+    amount = amount_of(value)
+    if isinstance(amount, str):
+        return amount
     if amount == int(amount) and abs(amount) < 1e6 and not isinstance(value, float):
         return str(int(amount))
     return f"{amount:.4g}"

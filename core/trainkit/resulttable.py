@@ -151,16 +151,22 @@ def last_split(results: Results) -> str:
     return next((split for split in SPLITS if any(_has(rows, split) for rows in results.values())), "")
 
 
-def measured(value: Any) -> str:
-    """Return a measured value in up to five digits, so that a column can be compared at a glance; '' for none."""
+def amount_of(value: Any) -> float | str:
+    """Return a measured value as a finite number, or else the text that stands for it; '' for none."""
     if value is None:
         return ""
     try:
         amount = float(value)
     except (TypeError, ValueError):
         return printable(str(value))
-    if not math.isfinite(amount):
-        return str(amount)
+    return amount if math.isfinite(amount) else str(amount)
+
+
+def measured(value: Any) -> str:
+    """Return a measured value in up to five digits, so that a column can be compared at a glance; '' for none."""
+    amount = amount_of(value)
+    if isinstance(amount, str):
+        return amount
     size = abs(amount)
     if size >= 1e7 or 0 < size < 1e-3:
         return f"{amount:.2e}"

@@ -4,54 +4,28 @@ import math
 
 import numpy as np
 import pytest
-from trainkit import UsageError, hookimpl
+from trainkit import UsageError
 from trainkit.api import start
 from trainkit.draft import make_draft
 from trainkit.narrowing import Epoch
 from trainkit.plan import Selection, Stage
 from trainkit.testing import CallbackConformance
 from trainkit.testing.resuming import assert_resumes
+from trainkit.testing.seen import Seen
 from trainkit.testing.tiny import TinyData, TinyTask, tiny_request
 from trainkit_callback_curriculum.curriculum import Curriculum, competence, easiest, least, ranks, stage_of
 
-
-class Scored:
-    """A hundred samples, the last the easiest."""
-
-    difficulty = [float(100 - i) for i in range(100)]
-
-    def __len__(self):
-        return 100
-
-    def __getitems__(self, indices):
-        return [{} for _ in indices]
-
-
-class Heard:
-    """Notes the samples of each epoch, and the rate of each step."""
-
-    def __init__(self):
-        self.epochs, self.rates = [], []
-
-    @hookimpl
-    def on_epoch_start(self):
-        self.epochs.append([])
-
-    @hookimpl
-    def on_loss(self, batch):
-        self.epochs[-1] += batch["sample_id"].tolist()
-
-    @hookimpl
-    def on_step(self, run):
-        self.rates.append(run.optimizer.param_groups[0]["lr"])
+# A hundred samples, the last the easiest.
+SCORED = TinyData(100, 1)
+SCORED.difficulty = [float(100 - i) for i in range(100)]
 
 
 def trained(out, *callbacks, epochs=10, stages=None, settings=None, task=None):
-    heard = Heard()
+    seen = Seen()
     asked = {"out": str(out), "scheduler.warmup": 0.0, **(settings or {})}
     stages = stages or [Stage(epochs=epochs)]
-    result = start(tiny_request(asked, stages=stages, callbacks=[*callbacks, heard], task=task))
-    return heard, result.summary
+    result = start(tiny_request(asked, stages=stages, callbacks=[*callbacks, seen], task=task))
+    return seen, result.summary
 
 
 class TestCurriculum(CallbackConformance):
@@ -79,7 +53,7 @@ def test_stage_of_the_run():
 
 
 def test_fewer_than_a_batch_are_made_up_by_the_easiest():
-    measure = ranks(Scored.difficulty)
+    measure = ranks(SCORED.difficulty)
     assert easiest(np.arange(100), measure, 0.03, 2).tolist() == [97, 98, 99]
     assert easiest(np.arange(100), measure, 0.03, 5).tolist() == [95, 96, 97, 98, 99]
     assert easiest(np.arange(50), measure, 0.03, 5).tolist() == [45, 46, 47, 48, 49]
@@ -95,23 +69,23 @@ def test_bars_of_a_run():
 
 def test_staged_by_difficulty_admits_up_to_the_bar():
     callback = Curriculum(mode="staged", bars=(5, 15), ends=(0.2, 0.5), by="difficulty")
-    admitted = [callback.admit(np.arange(100), Scored(), Epoch(e, 10 - e)) for e in (0, 2, 5)]
+    admitted = [callback.admit(np.arange(100), SCORED, Epoch(e, 10 - e)) for e in (0, 2, 5)]
     assert [len(indices) for indices in admitted] == [5, 15, 100]
     assert admitted[0].tolist() == [95, 96, 97, 98, 99]
 
 
 def test_a_run_admits_ever_harder_samples_and_is_as_long_as_planned(tmp_path):
-    heard, summary = trained(tmp_path / "run", Curriculum(start=0.2))
+    seen, summary = trained(tmp_path / "run", Curriculum(start=0.2))
     data = TinyData(24, 1)
     order = ranks(data.difficulty)
-    sizes = [len(epoch) for epoch in heard.epochs]
+    sizes = [len(epoch) for epoch in seen.epochs]
     expected = [max(4, sum(order <= competence(e, 5, 0.2) + 1e-12)) for e in range(10)]
     assert sizes == expected
     assert sizes[0] == 4
     assert sizes[5:] == [24] * 5
-    assert all(set(before) <= set(after) for before, after in zip(heard.epochs[:5], heard.epochs[1:6], strict=True))
+    assert all(set(before) <= set(after) for before, after in zip(seen.epochs[:5], seen.epochs[1:6], strict=True))
     assert summary["steps"] == sum(-(-size // 4) for size in sizes)
-    assert heard.rates[-1] < 0.05 * heard.rates[0]
+    assert seen.rates[-1] < 0.05 * seen.rates[0]
 
 
 def test_the_plan_tells_the_steps_of_short_epochs():
@@ -123,12 +97,12 @@ def test_the_plan_tells_the_steps_of_short_epochs():
 
 def test_it_intersects_with_what_the_plan_selects(tmp_path):
     stage = Stage(epochs=2, selection=Selection(min_quality=0.5))
-    heard, _ = trained(tmp_path / "run", Curriculum(mode="staged", bars=(0.5,), ends=(0.5,)), stages=[stage])
+    seen, _ = trained(tmp_path / "run", Curriculum(mode="staged", bars=(0.5,), ends=(0.5,)), stages=[stage])
     data = TinyData(24, 1)
     good = {i for i in range(24) if data.quality[i] >= 0.5}
     easy = {i for i in range(24) if ranks(data.difficulty)[i] <= 0.5}
-    assert set(heard.epochs[0]) == good & easy
-    assert set(heard.epochs[1]) == good
+    assert set(seen.epochs[0]) == good & easy
+    assert set(seen.epochs[1]) == good
 
 
 def test_too_few_are_told_once(tmp_path, caplog):
@@ -175,6 +149,6 @@ def test_two_and_three_epochs_are_five(options, tmp_path):
 
 
 def test_max_steps_cuts_a_run_of_short_epochs_at_its_steps(tmp_path):
-    heard, summary = trained(tmp_path / "run", Curriculum(start=0.2), settings={"loop.max_steps": 9})
-    assert summary["steps"] == len(heard.rates) == 9
-    assert len(heard.epochs[0]) == 4
+    seen, summary = trained(tmp_path / "run", Curriculum(start=0.2), settings={"loop.max_steps": 9})
+    assert summary["steps"] == len(seen.rates) == 9
+    assert len(seen.epochs[0]) == 4

@@ -15,6 +15,7 @@ from trainkit.plan import Selection, Stage
 from trainkit.rundir import rows as log_rows
 from trainkit.testing import CallbackConformance
 from trainkit.testing.resuming import assert_resumes
+from trainkit.testing.seen import Seen
 from trainkit.testing.tiny import TinyData, TinyTask, tiny_request, tiny_run
 from trainkit_callback_data_dropout.data_dropout import DataDropout, effective_epochs, gamma_for, kept_count
 from trainkit_callback_data_dropout.judging import above_quantile, rows, true_probability, wrong_somewhere
@@ -29,25 +30,6 @@ class PerSample(nn.Module):
         real = labels >= 0
         each = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
         return LossOutput(each.sum(), real.sum(), per_sample=(each.detach().sum(1) / real.sum(1)))
-
-
-class Heard:
-    """Notes the samples of each epoch and the size of each batch with a backward pass."""
-
-    def __init__(self):
-        self.epochs, self.rates = [], []
-
-    @hookimpl
-    def on_epoch_start(self):
-        self.epochs.append([])
-
-    @hookimpl(tryfirst=True)
-    def on_loss(self, batch):
-        self.epochs[-1] += batch["sample_id"].tolist()
-
-    @hookimpl
-    def on_step(self, run):
-        self.rates.append(run.optimizer.param_groups[0]["lr"])
 
 
 class TestDataDropout(CallbackConformance):
@@ -95,20 +77,20 @@ def test_srd_measured_over_thirty_epochs_is_the_closed_form():
 
 
 def test_a_run_of_srd_is_as_long_as_planned_and_its_schedule_ends_with_it(tmp_path):
-    heard = Heard()
+    seen = Seen()
     request = tiny_request(
         {"out": str(tmp_path / "run"), "scheduler.warmup": 0.0},
         stages=[Stage(epochs=10)],
-        callbacks=[DataDropout(target_saving=0.2), heard],
+        callbacks=[DataDropout(target_saving=0.2), seen],
     )
     start(request)
-    sizes = [len(epoch) for epoch in heard.epochs]
+    sizes = [len(epoch) for epoch in seen.epochs]
     gamma = gamma_for(0.2, 10)
     assert sizes == [kept_count(gamma, e, 24) for e in range(9)] + [24]
     assert sum(sizes) / 24 == pytest.approx(8, abs=9 / 24)
-    assert heard.rates[-1] < 0.05 * heard.rates[0]
+    assert seen.rates[-1] < 0.05 * seen.rates[0]
     facts = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert facts["steps"] == sum(-(-size // 4) for size in sizes) == len(heard.rates)
+    assert facts["steps"] == sum(-(-size // 4) for size in sizes) == len(seen.rates)
     assert facts["summaries"]["callback live:callback0"] == {
         "samples_back_propagated": sum(sizes),
         "effective_epochs": sum(sizes) / 24,
@@ -189,11 +171,11 @@ def test_in_the_last_epochs_and_where_all_is_unknown_batches_stay_whole():
 
 
 def test_an_empty_batch_is_passed_over_and_after_an_epoch_of_them_all_samples_are_taken(tmp_path):
-    heard, callback = Heard(), DataDropout(method="dbpd", tau=1e-9)
-    request = tiny_request({"out": str(tmp_path / "run")}, stages=[Stage(epochs=4)], callbacks=[callback, heard])
+    seen, callback = Seen(), DataDropout(method="dbpd", tau=1e-9)
+    request = tiny_request({"out": str(tmp_path / "run")}, stages=[Stage(epochs=4)], callbacks=[callback, seen])
     result = start(request)
     # Epochs 1 and 3 know everything, so 2 and 4, which is the last, take all.
-    assert len(heard.rates) == result.summary["steps"] == 12
+    assert len(seen.rates) == result.summary["steps"] == 12
     assert callback.back_propagated == 48
     assert result.summary["epochs"] == 4
 
@@ -242,11 +224,11 @@ def test_it_drops_from_what_others_select_whatever_the_order(tmp_path):
 
     drawn = []
     for order in (1, -1):
-        heard = Heard()
+        seen = Seen()
         callbacks = [DataDropout(gamma=0.5), Even()][::order]
         stages = [Stage(epochs=3, selection=Selection(easiest=0.5))]
-        start(tiny_request({"out": str(tmp_path / str(order))}, stages=stages, callbacks=[*callbacks, heard]))
-        drawn.append([sorted(epoch) for epoch in heard.epochs])
+        start(tiny_request({"out": str(tmp_path / str(order))}, stages=stages, callbacks=[*callbacks, seen]))
+        drawn.append([sorted(epoch) for epoch in seen.epochs])
         assert all(index % 2 == 0 for epoch in drawn[-1] for index in epoch)
     assert drawn[0] == drawn[1]
     assert len(drawn[0][1]) == len(drawn[0][0]) // 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,20 +12,12 @@ from trainkit.plan import Stage
 from trainkit.rundir import rows
 from trainkit.testing import CallbackConformance
 from trainkit.testing.resuming import assert_resumes
+from trainkit.testing.seen import Seen
 from trainkit.testing.tiny import TinyTask, tiny_request
 from trainkit_callback_quality_threshold.quality_threshold import QualityThreshold, good_enough, linear, stepped
 
-
-class Scored:
-    """Twenty samples with a quality of 0, .05, ... .95, the last two unknown."""
-
-    quality = [i / 20 for i in range(18)] + [None, float("nan")]
-
-    def __len__(self):
-        return 20
-
-    def __getitems__(self, indices):
-        return [{} for _ in indices]
+# A quality of 0, .05, ... .85, and two that are unknown.
+SCORED = SimpleNamespace(quality=[i / 20 for i in range(18)] + [None, float("nan")])
 
 
 class Unscored(TinyTask):
@@ -34,25 +27,10 @@ class Unscored(TinyTask):
         return splits
 
 
-class Heard:
-    """Notes the samples of each epoch."""
-
-    def __init__(self):
-        self.epochs = []
-
-    @hookimpl
-    def on_epoch_start(self):
-        self.epochs.append([])
-
-    @hookimpl
-    def on_loss(self, batch):
-        self.epochs[-1] += batch["sample_id"].tolist()
-
-
 def trained(out, *callbacks, epochs=6, settings=None, task=None):
-    heard, asked = Heard(), {"out": str(out), "loop.log_every_steps": 1, **(settings or {})}
-    result = start(tiny_request(asked, stages=[Stage(epochs=epochs)], callbacks=[*callbacks, heard], task=task))
-    return heard, result.summary
+    seen, asked = Seen(), {"out": str(out), "loop.log_every_steps": 1, **(settings or {})}
+    result = start(tiny_request(asked, stages=[Stage(epochs=epochs)], callbacks=[*callbacks, seen], task=task))
+    return seen, result.summary
 
 
 class TestQualityThreshold(CallbackConformance):
@@ -89,14 +67,14 @@ def test_too_few_are_made_up_by_the_best():
 
 def test_samples_without_a_quality_are_kept_or_dropped():
     keep, drop = QualityThreshold(min_samples=1), QualityThreshold(missing="drop", min_samples=1)
-    assert keep.admit(np.arange(20), Scored(), Epoch(0, 9)).tolist() == list(range(10, 20))
-    assert drop.admit(np.arange(20), Scored(), Epoch(0, 9)).tolist() == list(range(10, 18))
+    assert keep.admit(np.arange(20), SCORED, Epoch(0, 9)).tolist() == list(range(10, 20))
+    assert drop.admit(np.arange(20), SCORED, Epoch(0, 9)).tolist() == list(range(10, 18))
 
 
 def test_a_run_admits_ever_better_samples_and_is_as_long_as_planned(tmp_path):
-    heard, summary = trained(tmp_path / "run", QualityThreshold())
+    seen, summary = trained(tmp_path / "run", QualityThreshold())
     good = [sum(1 - i / 24 >= bar - 1e-9 for i in range(24)) for bar in (0.5, 0.55, 0.6, 0.65, 0.7, 0.75)]
-    assert [len(epoch) for epoch in heard.epochs] == good
+    assert [len(epoch) for epoch in seen.epochs] == good
     assert good[0] > good[-1]
     assert summary["steps"] == sum(-(-count // 4) for count in good)
     log = [row for row in rows(tmp_path / "run" / "metrics.jsonl") if "quality-threshold/bar" in row]
@@ -114,14 +92,14 @@ def test_it_selects_before_others_whatever_the_order(tmp_path):
 
     drawn = []
     for callbacks in itertools.permutations([QualityThreshold(), Largest()]):
-        heard, _ = trained(tmp_path / str(len(drawn)), *callbacks, epochs=1)
-        drawn.append(set(heard.epochs[0]))
+        seen, _ = trained(tmp_path / str(len(drawn)), *callbacks, epochs=1)
+        drawn.append(set(seen.epochs[0]))
     assert drawn[0] == drawn[1] == set(range(6, 13))
 
 
 def test_too_few_are_told_once(tmp_path, caplog):
-    heard, _ = trained(tmp_path / "run", QualityThreshold(start=0.99, end=0.99, min_samples=7), epochs=2)
-    assert [sorted(epoch) for epoch in heard.epochs] == [list(range(7))] * 2
+    seen, _ = trained(tmp_path / "run", QualityThreshold(start=0.99, end=0.99, min_samples=7), epochs=2)
+    assert [sorted(epoch) for epoch in seen.epochs] == [list(range(7))] * 2
     assert caplog.text.count("too few samples have a quality of 0.99; the best 7 are taken") == 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from pydantic import PositiveFloat, PositiveInt
 from trainkit import Plan, Setting, Situation, Stage
 from trainkit.budget import within_cpu_steps
@@ -58,12 +60,15 @@ class Baseline:
         weight_decay: PositiveFloat = 1e-2,
         cpu_steps: PositiveInt | None = 600,
     ) -> None:
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.cpu_steps = cpu_steps
+        self._plan = functools.partial(
+            baseline_plan,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            weight_decay=weight_decay,
+            cpu_steps=cpu_steps,
+        )
 
     def plan(self, situation: Situation) -> Plan:
         """Return the plan for a situation."""
-        return baseline_plan(situation, self.epochs, self.batch_size, self.lr, self.weight_decay, self.cpu_steps)
+        return self._plan(situation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
 
@@ -189,29 +190,20 @@ class Phase2:
         cpu_steps: PositiveInt | None = 600,
         without: tuple[Named, ...] = (),
     ) -> None:
-        self.epochs = epochs
-        self.shares = shares
-        self.lr_factors = lr_factors
-        self.batch_size = batch_size
-        self.variants = variants
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.patience = patience
-        self.cpu_steps = cpu_steps
-        self.without = without
+        self._plan = functools.partial(
+            phase2_plan,
+            epochs=epochs,
+            shares=shares,
+            lr_factors=lr_factors,
+            batch_size=batch_size,
+            variants=variants,
+            lr=lr,
+            weight_decay=weight_decay,
+            patience=patience,
+            cpu_steps=cpu_steps,
+            without=without,
+        )
 
     def plan(self, situation: Situation) -> Plan:
         """Return the plan for a situation."""
-        return phase2_plan(
-            situation,
-            self.epochs,
-            self.shares,
-            self.lr_factors,
-            self.batch_size,
-            self.variants,
-            self.lr,
-            self.weight_decay,
-            self.patience,
-            self.cpu_steps,
-            self.without,
-        )
+        return self._plan(situation)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Literal, get_args
 
 from pydantic import PositiveFloat, PositiveInt
 from trainkit import Plan, Setting, Situation, Stage
-from trainkit.budget import Budget, batch_size_of, rate_of, within_cpu_steps
+from trainkit.budget import Budget, batch_size_of, precision_notes, precision_settings, rate_of, within_cpu_steps
 from trainkit.techniques import Want, left_out, own_strength, settings_for, usable
 
 Named = Literal["guidance", "label-smoothing", "stochastic-depth", "feature-noise", "dropout"]
@@ -64,17 +65,13 @@ def phase3_plan(
         "callback.early-stopping.patience": Setting(value=patience, reason="many validation samples: steadier values"),
         "callback.early-stopping.min_delta": Setting(value=5e-4, reason="smaller gains are noise"),
     }
-    if situation.half_precision:
-        faster = f"this {situation.device} is faster in {situation.half_precision}"
-        settings["precision"] = Setting(value=situation.half_precision, reason=faster)
+    settings |= precision_settings(situation)
     settings |= settings_for(situation, wanted(situation, budget, without)) | budget.settings()
     return Plan(strategy="phase3", stages=budget.stages, settings=settings, notes=_notes(situation, budget, without))
 
 
 def _notes(situation: Situation, budget: Budget, without: Sequence[str]) -> tuple[str, ...]:
-    notes = [budget.note] if budget.note else []
-    if not situation.half_precision:
-        notes.append(f"left out: half precision: this {situation.device} is not faster in it")
+    notes = [*([budget.note] if budget.note else []), *precision_notes(situation)]
     if situation.devices > 1:
         notes.append(f"left out: data parallelism: a run uses one of the {situation.devices} devices so far")
     else:
@@ -118,23 +115,17 @@ class Phase3:
         cpu_steps: PositiveInt | None = 600,
         without: tuple[Named, ...] = (),
     ) -> None:
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.patience = patience
-        self.cpu_steps = cpu_steps
-        self.without = without
+        self._plan = functools.partial(
+            phase3_plan,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            weight_decay=weight_decay,
+            patience=patience,
+            cpu_steps=cpu_steps,
+            without=without,
+        )
 
     def plan(self, situation: Situation) -> Plan:
         """Return the plan for a situation."""
-        return phase3_plan(
-            situation,
-            self.epochs,
-            self.batch_size,
-            self.lr,
-            self.weight_decay,
-            self.patience,
-            self.cpu_steps,
-            self.without,
-        )
+        return self._plan(situation)

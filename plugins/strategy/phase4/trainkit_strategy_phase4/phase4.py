@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Literal, get_args
 
 from pydantic import PositiveFloat, PositiveInt
 from trainkit import Plan, Setting, Situation, Stage
-from trainkit.budget import Budget, batch_size_of, rate_of, within_cpu_steps
+from trainkit.budget import Budget, batch_size_of, precision_notes, precision_settings, rate_of, within_cpu_steps
 from trainkit.techniques import Want, left_out, settings_for
 
 Named = Literal["guidance", "dynamic-weighting", "ema"]
@@ -64,17 +65,13 @@ def phase4_plan(
     }
     if "ema" not in without:
         settings["callback.ema.decay"] = Setting(value=DECAY, reason="about the last 10,000 steps, fewer at first")
-    if situation.half_precision:
-        faster = f"this {situation.device} is faster in {situation.half_precision}"
-        settings["precision"] = Setting(value=situation.half_precision, reason=faster)
+    settings |= precision_settings(situation)
     settings |= settings_for(situation, wanted(without)) | budget.settings()
     return Plan(strategy="phase4", stages=budget.stages, settings=settings, notes=_notes(situation, budget, without))
 
 
 def _notes(situation: Situation, budget: Budget, without: Sequence[str]) -> tuple[str, ...]:
-    notes = [budget.note] if budget.note else []
-    if not situation.half_precision:
-        notes.append(f"left out: half precision: this {situation.device} is not faster in it")
+    notes = [*([budget.note] if budget.note else []), *precision_notes(situation)]
     if situation.devices > 1:
         notes.append(
             f"left out: data parallelism (DDP, FSDP): a run uses one of the {situation.devices} devices so far, "
@@ -119,25 +116,18 @@ class Phase4:
         cpu_steps: PositiveInt | None = 600,
         without: tuple[Named, ...] = (),
     ) -> None:
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.accumulate = accumulate
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.patience = patience
-        self.cpu_steps = cpu_steps
-        self.without = without
+        self._plan = functools.partial(
+            phase4_plan,
+            epochs=epochs,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            lr=lr,
+            weight_decay=weight_decay,
+            patience=patience,
+            cpu_steps=cpu_steps,
+            without=without,
+        )
 
     def plan(self, situation: Situation) -> Plan:
         """Return the plan for a situation."""
-        return phase4_plan(
-            situation,
-            self.epochs,
-            self.batch_size,
-            self.accumulate,
-            self.lr,
-            self.weight_decay,
-            self.patience,
-            self.cpu_steps,
-            self.without,
-        )
+        return self._plan(situation)
