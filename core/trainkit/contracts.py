@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -174,12 +174,14 @@ class Answer:
         files: from a suffix, as '.json', to the content of the file that is written, text or bytes.
         data: the answer as JSON.
         panels: input, truth where there is one, and answer, side by side.
+        text: the answer as people read it in a terminal, where it is a text.
     """
 
     name: str
     files: Mapping[str, str | bytes]
     data: Any
     panels: Sequence[Panel] = ()
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -241,6 +243,34 @@ class Answers(Protocol):
 
     def answers(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> Sequence[Answer]:
         """Return an answer for each sample; `batch` is made of the samples and on the model's device."""
+        ...
+
+
+@runtime_checkable
+class Prompts(Protocol):
+    """Be a task that answers texts as they are typed, besides what it reads from files.
+
+    An optional attribute `example_prompts`, a sequence of texts, says what is answered again and again while a model
+    trains, for people to see how it comes along.
+    """
+
+    def prompts(self, texts: Sequence[str]) -> Dataset:
+        """Return a sample for each text, as `inputs` does for what is in a file; raise DataError for one of no use."""
+        ...
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """Be a task whose answer is a text that can be read while it grows."""
+
+    def stream(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> Generator[str, None, Answer]:
+        """Yield the text of the answer to one sample piece by piece, and return the answer that `answers` would give.
+
+        Args:
+            model: in evaluation mode.
+            batch: made of the sample, on the model's device.
+            samples: the one sample.
+        """
         ...
 
 

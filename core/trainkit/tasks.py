@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .config import Config, short_name
-from .contracts import Answers, Pictures
+from .contracts import Answers, Pictures, Prompts
 from .errors import UsageError
 from .parts import Loader
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .contracts import Task
     from .registry import Registry
 
-POWERS: dict[type[Any], str] = {Answers: "answer new inputs", Pictures: "show its samples"}
+POWERS: dict[type[Any], str] = {Answers: "answer new inputs", Pictures: "show its samples", Prompts: "answer texts"}
 
 
 def build_task(config: Config, registry: Registry, live: Mapping[str, Any]) -> Task:
