@@ -330,6 +330,30 @@ class Pictures(Protocol):
         ...
 
 
+@runtime_checkable
+class CheckpointFiles(Protocol):
+    """Be a task, or an adapter, that adds small files to every checkpoint, as those that other programs load it by."""
+
+    def checkpoint_files(self, model: nn.Module) -> Mapping[str, str | bytes]:
+        """Return the content of each file by its name, as 'tokenizer.json'; it stays the same over a run.
+
+        A task's 'config.json' takes the place of the one that the model's config makes.
+        """
+        ...
+
+
+@runtime_checkable
+class Exports(Protocol):
+    """Be a task that writes a trained model for other programs.
+
+    Of other tasks the weights are written with the files of the power CheckpointFiles.
+    """
+
+    def export(self, model: nn.Module, directory: Path) -> None:
+        """Write a model, whatever adapter it had worked into its weights, into a folder that is empty."""
+        ...
+
+
 class Strategy(Protocol):
     """Answer a situation with a plan.
 
@@ -380,6 +404,36 @@ class Adapter(Protocol):
     """Decide which weights are learned: return the model, changed in place or wrapped."""
 
     def __call__(self, model: nn.Module) -> nn.Module: ...
+
+
+@runtime_checkable
+class PartialWeights(Protocol):
+    """Be an adapter whose learned weights are stored by themselves, apart from the model that it was put on.
+
+    Every checkpoint then holds them in place of the whole model, which the run directory holds once, as it was before
+    the adapter: see trainkit.base. All that learns has to be among them.
+
+    Attributes:
+        weights_file: the name of their file in a checkpoint, as 'adapter_model.safetensors'.
+    """
+
+    weights_file: str
+
+    def weights(self, model: nn.Module) -> Mapping[str, Tensor]:
+        """Return the weights of an adapted model under the names of the file; what is written into them is loaded."""
+        ...
+
+
+@runtime_checkable
+class Merges(Protocol):
+    """Be an adapter that can be worked into the weights of the model."""
+
+    def merged(self, model: nn.Module) -> nn.Module:
+        """Return an adapted model as it was built, with what the adapter learned in its weights.
+
+        It may be the same object: what is given is not used any more.
+        """
+        ...
 
 
 @runtime_checkable
