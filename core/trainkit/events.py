@@ -32,6 +32,7 @@ class EventLists:
     swap_weights_in: list[Listener]
     swap_weights_out: list[Listener]
     on_pictures: list[Listener]
+    on_texts: list[Listener]
     on_checkpoint: list[Listener]
     on_epoch_end: list[Listener]
     on_stage_end: list[Listener]

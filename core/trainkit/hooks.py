@@ -22,7 +22,7 @@ Any live component may also implement any event. The order of events in a run::
           on_step              optimizer and scheduler have stepped; run.moment.step counts this step
           on_log               at the logging interval
           before_evaluation, swap_weights_in, swap_weights_out, after_evaluation
-          on_pictures          when a component shows something
+          on_pictures, on_texts  when a component shows something
           on_checkpoint        the checkpoint is durable; weights were swapped in and out when it was taken
         on_epoch_end
       on_stage_end
@@ -202,6 +202,10 @@ class Events:
     @hookspec
     def on_pictures(self, run: Run, pictures: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Hear of pictures [H, W, 3] of bytes by tag, as 'samples/NAME'; `run.show(pictures)` announces them."""
+
+    @hookspec
+    def on_texts(self, run: Run, texts: Mapping[str, str]) -> None:
+        """Hear of texts by tag, as 'samples/NAME'; `run.show_texts(texts)` announces them."""
 
     @hookspec
     def on_checkpoint(self, run: Run, path: Path) -> None:

@@ -137,6 +137,11 @@ class Run:
         for hear in self.events.on_pictures:
             hear(self, pictures)
 
+    def show_texts(self, texts: Mapping[str, str]) -> None:
+        """Announce texts by tag to all who show or keep them."""
+        for hear in self.events.on_texts:
+            hear(self, texts)
+
     def check_signal_in_evaluation(self) -> None:
         """Leave an evaluation when a signal arrived."""
         if self.signal is not None:

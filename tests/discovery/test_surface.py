@@ -71,6 +71,7 @@ def test_kinds_hooks_and_events():
         "on_step": ["run"],
         "on_log": ["run", "row"],
         "on_pictures": ["run", "pictures"],
+        "on_texts": ["run", "texts"],
         "before_evaluation": ["run", "split"],
         "after_evaluation": ["run", "split", "results"],
         "swap_weights_in": ["run"],
