@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -85,3 +86,9 @@ def bind_metric(metric: Any) -> Binding:
 def bind_model(model: Any) -> Binding:
     """Bind a model by the parameters of its forward: it takes from a batch what it names."""
     return bind(model, model.forward)
+
+
+def bind_forward(task: Any, model: Any) -> Callable[[Mapping[str, Any]], Any]:
+    """Return what runs a model on a batch: the task where it has the power Forwards, else the model's parameters."""
+    forward = getattr(task, "forward", None)
+    return bind_model(model) if forward is None else partial(forward, model)

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from .binding import bind_loss, bind_metric, bind_model
+from .base import Base
+from .binding import bind_forward, bind_loss, bind_metric
 from .config import short_names
 from .conformity import asked
-from .contracts import ChecksRun
+from .contracts import ChecksRun, PartialWeights
 from .draft import Draft
 from .errors import UsageError
 from .events import resolve
@@ -24,6 +25,8 @@ from .randomness import Purpose, seed_torch
 from .rates import rate_factors, scaling, with_factors
 from .rundir import RunDirectory
 from .settings import RunSettings
+from .tasks import lacking
+from .weights import check_whole
 
 
 def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iterable[tuple[str, object]] = ()) -> Run:
@@ -49,6 +52,7 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
     augmenters = {name: part.build(inner) for name, part in draft.lists["augmenter"].items()}
     check_fit(draft, loss, metrics, augmenters)
     adapter = draft.parts["adapter"].build(inner)
+    base = None if lacking(adapter, PartialWeights) else Base(model)
     with asked(f"adapter {draft.config['adapter.use']}", "adapt the model"):
         model = adapter(model).to(draft.engine.device)
     loss.to(draft.engine.device)
@@ -85,7 +89,7 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
         augmenters=tuple(augmenters.values()),
         components=components,
         events=resolve(hearers),
-        call_model=bind_model(model),
+        call_model=bind_forward(task, model),
         call_loss=bind_loss(loss) if loss_names is None else bind_loss(loss).given(loss_names),
         predicts=any(names_read(bound.update) & set(task.predicts) for bound in metrics),
         monitor=monitor,
@@ -94,7 +98,9 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
         base_rates=[float(group["lr"]) for group in optimizer.param_groups],
         scaler=draft.engine.scaler(),
         directory=directory,
+        base=base,
     )
+    check_whole(run)
     for label, component in components.items():
         if isinstance(component, ChecksRun):
             with asked(label, "check the run"):

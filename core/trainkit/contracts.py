@@ -70,12 +70,22 @@ class Dataset(Protocol):
     the samples along dimension 0; what is no tensor is the same for all of them), which is then not collated. Optional
     attributes: `ids` (a name for each sample, for reports), `difficulty` and `quality` (a number for each sample, for
     selections), `groups` (a number for each sample: those of a group belong together, as the windows of a series),
+    `lengths` (a number for each sample, which padding follows: samples of like length are batched together),
     `warnings` (what a user should know about data that was read outside of a run).
     """
 
     def __len__(self) -> int: ...
 
     def __getitems__(self, indices: list[int]) -> Sequence[Sample] | Batch: ...
+
+
+@runtime_checkable
+class Drawn(Protocol):
+    """Be a dataset whose samples differ from draw to draw in training, beside what augmenters do to them."""
+
+    def drawn(self, indices: list[int], numbers: Sequence[int]) -> Sequence[Sample] | Batch:
+        """Return samples as `__getitems__` does; numbers[i] follows from seed, epoch, sample and variant, 64 bits."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -271,6 +281,18 @@ class Streams(Protocol):
             batch: made of the sample, on the model's device.
             samples: the one sample.
         """
+        ...
+
+
+@runtime_checkable
+class Forwards(Protocol):
+    """Be a task that calls its model itself, as one whose forward takes more than batches hold.
+
+    Without this power the parameters of the model's forward name what it takes from a batch.
+    """
+
+    def forward(self, model: nn.Module, batch: Batch) -> Outputs:
+        """Return the outputs of the model for a batch; wherever the core runs a model, it asks for this."""
         ...
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .contracts import SAMPLE_ID, Augmenter, Batch, BatchAugmenter, Dataset, Sample
+from .bucketing import bucketed
+from .contracts import SAMPLE_ID, Augmenter, Batch, BatchAugmenter, Dataset, Drawn, Sample
 from .errors import UsageError
 from .randomness import Purpose, mixed, permutation, variant_generator
 
@@ -91,6 +92,15 @@ def draw(indices: Sequence[int], variants: int, seed: int, epoch: int) -> Draws:
     return Draws(samples, chosen)
 
 
+def alike(draws: Draws, dataset: Dataset, batch_size: int, buckets: int, seed: int, epoch: int) -> Draws:
+    """Return an epoch's draws with samples of like length in a batch, where the dataset knows `lengths`."""
+    lengths: Sequence[float] | None = getattr(dataset, "lengths", None)
+    if lengths is None:
+        return draws
+    order = bucketed(draws.samples, lengths, batch_size, buckets, seed, epoch)
+    return Draws(draws.samples[order], draws.variants[order])
+
+
 @dataclass(frozen=True)
 class BatchMaker:
     """Turn draws into a batch: read, augment, collate."""
@@ -103,7 +113,7 @@ class BatchMaker:
     def __call__(self, epoch: int, samples: Tensor, variants: Tensor | None = None) -> dict[str, Any]:
         """Return the batch of these samples; with variants, those other than 0 are augmented."""
         indices = samples.tolist()
-        items = self.dataset.__getitems__(indices)
+        items = self._read(indices, variants, epoch)
         generators: list[Any] = [None] * len(indices)
         if self.augmenters and variants is not None:
             generators = [self._generator(*each, epoch) for each in zip(indices, variants.tolist(), strict=True)]
@@ -113,6 +123,12 @@ class BatchMaker:
             raise TypeError("a dataset that answers with samples needs a task that collates them")
         augmented = [self._augmented(*each) for each in zip(items, generators, strict=True)]
         return {**self.collate(augmented), SAMPLE_ID: samples}
+
+    def _read(self, indices: list[int], variants: Tensor | None, epoch: int) -> Sequence[Sample] | Batch:
+        if variants is None or not isinstance(self.dataset, Drawn):
+            return self.dataset.__getitems__(indices)
+        pairs = zip(indices, variants.tolist(), strict=True)
+        return self.dataset.drawn(indices, [mixed(self.seed, Purpose.DRAW, epoch, *pair) for pair in pairs])
 
     def _generator(self, index: int, variant: int, epoch: int) -> np.random.Generator | None:
         return variant_generator(self.seed, epoch, index, variant) if variant else None

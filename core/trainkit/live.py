@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from .base import Base
 from .best import Best
 from .binding import Binding
 from .contracts import SAMPLE_ID, Augmenter, Batch, LossOutput, Outputs, Splits, Task
@@ -63,7 +64,7 @@ class Run:
     augmenters: Sequence[Augmenter]
     components: dict[str, Any]
     events: EventLists
-    call_model: Binding
+    call_model: Callable[[Batch], Any]
     call_loss: Binding
     predicts: bool
     monitor: str
@@ -87,6 +88,8 @@ class Run:
     signal: int | None = None
     resumed: bool = False
     part_of: PartOf | None = None
+    base: Base | None = None
+    files: dict[str, bytes] | None = None
 
     def __post_init__(self) -> None:
         self._lasting = self.events

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .data import Draws, EpochBatches, draw, select, windows
+from .data import Draws, EpochBatches, alike, draw, select, windows
 from .errors import Diverged, UsageError
 from .evaluation import Interrupted
 from .gradients import finish_gradients
@@ -133,7 +133,7 @@ def is_last(run: Run, planned: PlannedStage) -> bool:
 
 def admitted_draws(run: Run, planned: PlannedStage) -> Draws:
     """Return the draws of this epoch: the stage's selection, narrowed by whoever hears `select_samples`."""
-    seed, epoch = run.settings.seed, run.moment.epoch
+    seed, epoch, loop = run.settings.seed, run.moment.epoch, run.settings.loop
     indices = select(planned.stage.selection, run.splits.train, seed, epoch)
     for narrow in run.events.select_samples:
         answer = narrow(run, indices)
@@ -144,7 +144,8 @@ def admitted_draws(run: Run, planned: PlannedStage) -> Draws:
             why=f"the stage '{planned.stage.name}' and the callbacks that select samples leave none together",
             do="admit more: a wider selection of the stage, or other options of these callbacks",
         )
-    return draw(indices, run.settings.loop.variants, seed, epoch)
+    draws = draw(indices, loop.variants, seed, epoch)
+    return alike(draws, run.splits.train, loop.batch_size, loop.buckets, seed, epoch)
 
 
 def train_step(run: Run, window: list[dict[str, Any]]) -> None:

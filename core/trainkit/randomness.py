@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     EVALUATION = 6
     FOLD = 7
     NOISE = 8
+    DRAW = 9
 
 
 def mixed(seed: int, purpose: Purpose, *words: int) -> int:

@@ -30,6 +30,8 @@ class LoopSettings(Section):
     """Micro-batches of one optimizer step."""
     variants: PositiveInt = 1
     """How often an epoch draws each sample; all but variant 0 are augmented."""
+    buckets: NonNegativeInt = 100
+    """Batches that are sorted by length together, where samples have lengths; 0: lengths are mixed in a batch."""
     clip: PositiveFloat | None = 1.0
     """Largest global gradient norm; 'none' to switch off."""
     nan_policy: Literal["stop", "skip"] = "stop"

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from trainkit.answering import random_states_kept
-from trainkit.data import EpochBatches, draw, select
+from trainkit.data import EpochBatches, alike, draw, select
 from trainkit.evaluation import Interrupted, evaluation_mode, look_at, metric_rows
 from trainkit.record import LossPairs
 
@@ -109,6 +109,7 @@ def _step_seconds(run: Run, planned: PlannedStage) -> float:
     loop, seed = run.settings.loop, run.settings.seed
     indices = select(planned.stage.selection, run.splits.train, seed, planned.first_epoch)
     draws = draw(indices, loop.variants, seed, planned.first_epoch)
+    draws = alike(draws, run.splits.train, loop.batch_size, loop.buckets, seed, planned.first_epoch)
     batches = EpochBatches(run.batch_maker(), draws, planned.first_epoch, loop.batch_size)
     seconds: list[float] = []
     stream = iter(islice(batches.iterate(0, 0, False), PROBES))

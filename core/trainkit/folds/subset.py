@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from trainkit.contracts import Batch, Dataset, Sample
+from trainkit.contracts import Batch, Dataset, Drawn, Sample
 
 Places = Sequence[tuple[int, int]]
 
@@ -15,7 +15,7 @@ Places = Sequence[tuple[int, int]]
 class Subset:
     """Be a dataset of samples of other ones, in a given order, with all that those know about each.
 
-    `ids`, `difficulty`, `quality` and `groups` are there if all of the parts have them, else None.
+    `ids`, `difficulty`, `quality`, `groups` and `lengths` are there if all of the parts have them, else None.
 
     Args:
         parts: the datasets.
@@ -48,13 +48,25 @@ class Subset:
             return None
         return [known[part][index] for part, index in self.places]
 
+    @property
+    def lengths(self) -> list[Any] | None:
+        """Return the length of each sample, once its parts know it: a task may learn it from the training samples."""
+        return self._known("lengths")
+
     def __len__(self) -> int:
         return len(self.places)
 
     def __getitems__(self, indices: list[int]) -> Sequence[Sample] | Batch:
+        return self._gathered(indices, None)
+
+    def drawn(self, indices: list[int], numbers: Sequence[int]) -> Sequence[Sample] | Batch:
+        """Return samples of draws, as far as the parts tell draws apart."""
+        return self._gathered(indices, numbers)
+
+    def _gathered(self, indices: list[int], numbers: Sequence[int] | None) -> Sequence[Sample] | Batch:
         asked = [self.places[index] for index in indices]
         order = list(dict.fromkeys(part for part, _ in asked))
-        found = {part: self.parts[part].__getitems__([i for owner, i in asked if owner == part]) for part in order}
+        found = {part: self._of_part(part, asked, numbers) for part in order}
         if len(order) == 1:
             return found[order[0]]
         batches = [items for items in found.values() if isinstance(items, Mapping)]
@@ -64,6 +76,13 @@ class Subset:
             )
         samples: dict[int, Iterator[Any]] = {part: iter(items) for part, items in found.items()}
         return [next(samples[part]) for part, _ in asked]
+
+    def _of_part(self, part: int, asked: Places, numbers: Sequence[int] | None) -> Sequence[Sample] | Batch:
+        rows = [row for row, (owner, _) in enumerate(asked) if owner == part]
+        indices, dataset = [asked[row][1] for row in rows], self.parts[part]
+        if numbers is None or not isinstance(dataset, Drawn):
+            return dataset.__getitems__(indices)
+        return dataset.drawn(indices, [numbers[row] for row in rows])
 
 
 def _joined(batches: Sequence[Batch], places: Sequence[int]) -> Batch:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainkit.binding import bind_loss, bind_model
+from trainkit.binding import bind_forward, bind_loss
 from trainkit.config import default_layer, layer_of, merged
 from trainkit.contracts import SAMPLE_ID, Splits
 from trainkit.kinds import ONE_KINDS
@@ -50,13 +50,13 @@ class TaskConformance(TaskPowers, ComponentConformance):
         loss: nn.Module = Loader(Registry(), {}).part("loss", config).build()
         return loss
 
-    def outputs(self, model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    def outputs(self, task: Any, model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the model's outputs for a batch."""
-        return as_mapping(bind_model(model)(batch))
+        return as_mapping(bind_forward(task, model)(batch))
 
     def mean_loss(self, task: Any, model: nn.Module, batch: Mapping[str, Any], loss: nn.Module) -> Tensor:
         """Return the mean loss of a batch."""
-        values = {**batch, **self.outputs(model, batch)}
+        values = {**batch, **self.outputs(task, model, batch)}
         output = as_loss(bind_loss(loss).given(values)(values), batch)
         return output.sum / output.count
 
@@ -79,7 +79,7 @@ class TaskConformance(TaskPowers, ComponentConformance):
         task, splits = self.read()
         batch, model = self.batch(task, splits), self.model(task).eval()
         with torch.no_grad():
-            outputs = self.outputs(model, batch)
+            outputs = self.outputs(task, model, batch)
             predictions = task.predict(model, batch, outputs)
         assert set(predictions) == task.predicts
         found = (set(batch) - {SAMPLE_ID}) | set(outputs) | set(predictions)
@@ -106,7 +106,7 @@ class TaskConformance(TaskPowers, ComponentConformance):
         model, loss = self.model(task).eval(), self.loss(task).eval()
         with torch.no_grad():
             together = self.batch(task, splits)
-            values = {**together, **self.outputs(model, together)}
+            values = {**together, **self.outputs(task, model, together)}
             per_sample = as_loss(bind_loss(loss).given(values)(values), together).per_sample
             assert per_sample is not None, "the default loss does not tell losses of samples"
             for index in range(HANDFUL):
@@ -157,7 +157,7 @@ class TaskConformance(TaskPowers, ComponentConformance):
         for _ in range(2):
             with torch.random.fork_rng(), torch.no_grad():
                 torch.manual_seed(0)
-                outputs = self.outputs(model, batch)
+                outputs = self.outputs(task, model, batch)
                 answers.append([dict(outputs), dict(task.predict(model, batch, outputs))])
         assert same(answers[0], answers[1])
 
