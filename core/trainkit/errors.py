@@ -88,6 +88,12 @@ class ResourceError(TrainkitError):
     exit_code = ExitCode.RESOURCE
 
 
+class RanksError(TrainkitError):
+    """A rank of the run is lost, or does not answer."""
+
+    exit_code = ExitCode.RANKS
+
+
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """Return the name a user most likely meant, or None."""
     import difflib
