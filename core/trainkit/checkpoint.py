@@ -84,7 +84,7 @@ class Checkpoints:
             CheckpointError: there is a checkpoint of this step already.
         """
         self.close()
-        documents = rendered(snapshot.documents)
+        documents = {**rendered(snapshot.documents), **snapshot.files}
         self._prepare(snapshot, documents)
         if background:
             held = replace(snapshot, tensors=self._buffers.hold(snapshot.tensors))

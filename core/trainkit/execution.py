@@ -6,9 +6,11 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .base import FOLDER
 from .baserate import base_rate
 from .blame import explained
 from .checkpoint import Checkpoint, Checkpoints
@@ -30,6 +32,7 @@ from .rundir import MetricsFile, RunDirectory
 from .signals import EXIT_CODES, heard
 from .snapshot import restore, restore_weights, saved_state
 from .storage.strict_json import with_special_numbers
+from .weights import base_files
 
 if TYPE_CHECKING:
     from torch import nn
@@ -144,10 +147,14 @@ def _recorded(built: Run, directory: RunDirectory, offset: int | None, report: R
                 report("no checkpoint yet: the run begins anew")
             built.resumed = True
             _restore(built, checkpoint)
+        if built.base is not None:
+            built.base.keep(directory.path / FOLDER, partial(base_files, built))
         yield
     finally:
         built.metrics_file.close()
         built.checkpoints.close()
+        if built.base is not None:
+            built.base.close()
 
 
 def _refuse_damaged(directory: RunDirectory) -> None:

@@ -9,11 +9,11 @@ from .contracts import Stateful
 from .errors import CheckpointError
 from .evaluation import switch_weights
 from .storage.statetree import flatten, unflatten
+from .weights import load_weights, saved_weights, small_files, weights_file
 
 if TYPE_CHECKING:
     from .live import Run
 
-MODEL_FILE = "model.safetensors"
 EVALUATION_EVENTS = ("before_evaluation", "swap_weights_in")
 
 
@@ -27,15 +27,15 @@ def take_snapshot(run: Run) -> Snapshot:
     if run.metrics_file is not None:
         # The checkpoint counts on the rows up to its offset: a power cut must not take them.
         run.metrics_file.sync()
+    base = {} if run.base is None else {"base": run.base.fingerprint}
     return Snapshot(
         step=run.moment.step,
         tensors={
-            MODEL_FILE: run.model.state_dict(),
+            weights_file(run): saved_weights(run),
             "optimizer.safetensors": optimizer_tensors,
             "state.safetensors": state_tensors,
         },
         documents={
-            "config.json": model_config(run),
             "optimizer.json": optimizer,
             "state.json": state,
             "task.json": run.task.state_dict(),
@@ -46,7 +46,9 @@ def take_snapshot(run: Run) -> Snapshot:
             "samples": run.moment.samples,
             "metrics_offset": run.metrics_file.offset if run.metrics_file is not None else 0,
             "data": run.splits.fingerprint,
+            **base,
         },
+        files=small_files(run),
     )
 
 
@@ -57,7 +59,7 @@ def restore(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
         CheckpointError: the state is of other components, another model or other data.
     """
     check_data(run, checkpoint)
-    checkpoint.load_into(MODEL_FILE, run.model.state_dict())
+    load_weights(run, checkpoint, state)
     _restore_optimizer(run, checkpoint)
     if run.scheduler is not None:
         run.scheduler.load_state_dict(state["scheduler"])
@@ -103,7 +105,7 @@ def restore_weights(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> 
         CheckpointError: the weights are of another model or of other data.
     """
     check_data(run, checkpoint)
-    checkpoint.load_into(MODEL_FILE, run.model.state_dict())
+    load_weights(run, checkpoint, state)
     if hasattr(run.optimizer, "eval"):
         _restore_optimizer(run, checkpoint)
     saved = state["components"]
@@ -135,6 +137,7 @@ def _state(run: Run) -> dict[str, Any]:
         "components": {label: component.state_dict() for label, component in stateful(run).items()},
         "stop_reason": run.stop_reason,
         "stage_reasons": run.stage_reasons,
+        **({} if run.base is None else {"buffers": run.base.buffers()}),
     }
 
 
@@ -144,17 +147,4 @@ def stateful(run: Run) -> dict[str, Stateful]:
         label: component
         for label, component in run.components.items()
         if label != "optimizer" and not label.startswith("metric ") and isinstance(component, Stateful)
-    }
-
-
-def model_config(run: Run) -> dict[str, Any]:
-    """Return the model's own config where it has one, as Hugging Face models do, else the task and its options."""
-    config: Any = getattr(run.model, "config", None)
-    if hasattr(config, "to_dict"):
-        document: dict[str, Any] = config.to_dict()
-        return document
-    return {
-        "model_type": type(run.model).__name__,
-        "task": run.config["task.use"],
-        "options": run.config.options("task"),
     }

@@ -31,12 +31,14 @@ class Snapshot:
         tensors: file name -> name -> tensor. They are read while they are saved, and not changed.
         documents: file name -> JSON value.
         facts: plain values for the manifest: epoch, offset of the metrics, hashes and versions.
+        files: file name -> content, of files that other programs read.
     """
 
     step: int
     tensors: Mapping[str, Mapping[str, Tensor]]
     documents: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def rendered(documents: Mapping[str, Any]) -> dict[str, bytes]:
@@ -105,7 +107,7 @@ def check_snapshot(snapshot: Snapshot) -> None:
     Raises:
         RunFailed: as said; the message names the weight.
     """
-    for file in [*snapshot.tensors, *snapshot.documents]:
+    for file in [*snapshot.tensors, *snapshot.documents, *snapshot.files]:
         if not manifest.is_file_name(file):
             raise RunFailed(f"'{printable(file)}' cannot be the name of a checkpoint's file")
     for file in WEIGHT_FILES:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 import mmap
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -99,15 +100,27 @@ def layout(tensors: Mapping[str, Tensor]) -> tuple[bytes, list[Tensor]]:
     return struct.pack("<Q", len(text)) + text, [tensors[name] for name in order]
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], files: FileSystem = SYSTEM) -> tuple[int, str]:
-    """Write the tensors to a new file and make its content durable; return its size and its xxh3_128 hash."""
+def write(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    files: FileSystem = SYSTEM,
+    heard: Callable[[memoryview], None] | None = None,
+) -> tuple[int, str]:
+    """Write the tensors to a new file and make its content durable; return its size and its xxh3_128 hash.
+
+    Args:
+        path: the file.
+        tensors: what it is to hold, by name.
+        files: the file system.
+        heard: told of each part of the content, as by another hash.
+    """
     head, ordered = layout(tensors)
 
     def parts() -> Iterator[memoryview]:
-        yield memoryview(head)
-        for tensor in ordered:
-            if tensor.numel():
-                yield _bytes_of(tensor)
+        for part in chain([memoryview(head)], (_bytes_of(tensor) for tensor in ordered if tensor.numel())):
+            if heard is not None:
+                heard(part)
+            yield part
 
     return write_file(files, path, parts())
 

@@ -18,9 +18,6 @@ from trainkit.storage.tensorfile import read
 from .component import same
 from .tiny import tiny_request
 
-FILES = ("model.safetensors", "optimizer.safetensors", "state.safetensors")
-
-
 class StopAt:
     """Do what a signal's handler does, once this many optimizer steps are done."""
 
@@ -76,7 +73,7 @@ def _rest(request: Request) -> tuple[Any, ...]:
 def saved(out: Path) -> dict[str, Any]:
     """Return the tensors of a run's last checkpoint, by file and name."""
     newest = max((out / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    return {name: read(newest / name) for name in FILES}
+    return {path.name: read(path) for path in sorted(newest.glob("*.safetensors"))}
 
 
 def logged(out: Path) -> list[dict[str, Any]]:
