@@ -18,6 +18,7 @@ from trainkit.storage.tensorfile import read
 from .component import same
 from .tiny import tiny_request
 
+
 class StopAt:
     """Do what a signal's handler does, once this many optimizer steps are done."""
 
