@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from .checkpoint import Checkpoint, Checkpoints
 from .compose import compose
 from .config import DEFAULTS, FALLBACK_STRATEGY, Config, Layer, layer_of, short_name
-from .contracts import Sample, Splits, Task
+from .contracts import Batch, Dataset, Sample, Splits, Task
 from .documents import read_documents
-from .draft import restore_draft
-from .errors import CheckpointError, UsageError, printable
+from .draft import read_splits, restore_draft
+from .errors import CheckpointError, DataError, UsageError, printable
+from .folds.fold import read_fold
 from .live import Run
 from .request import Reporter, Request
 from .resumption import apply_adjustable
 from .rundir import RunDirectory
+from .settings import check_settings
 from .snapshot import restore_weights, saved_state
 from .tasks import build_task, require
 
@@ -33,20 +36,21 @@ NOT_ANSWERED = {"metric": [], "evaluate.monitor": "val/loss", "evaluate.mode": "
 
 
 class Unread:
-    """Stand for a split that nobody reads; it has its length, from which a plan is counted.
+    """Stand for a split that is read only if somebody asks for a sample; a plan is counted from its length.
 
     Args:
         length: number of samples.
+        read: reads the split, as for a metric that compares answers with training samples.
     """
 
-    def __init__(self, length: int) -> None:
-        self.length = length
+    def __init__(self, length: int, read: Callable[[], Dataset]) -> None:
+        self.length, self.read = length, cache(read)
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitems__(self, indices: list[int]) -> NoReturn:
-        raise RuntimeError("the data of this run was not read")
+    def __getitems__(self, indices: list[int]) -> Sequence[Sample] | Batch:
+        return self.read().__getitems__(indices)
 
 
 class TrainedTask:
@@ -119,7 +123,7 @@ def load_trained(
     request: Request,
     without: Sequence[Mapping[str, Any]] = (NOT_EVALUATED, NOT_ANSWERED),
 ) -> Trained:
-    """Return the model of a checkpoint with its task; no data is read.
+    """Return the model of a checkpoint with its task; no data is read before somebody asks for a sample of it.
 
     Args:
         directory: the run's.
@@ -141,7 +145,7 @@ def load_trained(
     # The name stands in messages; another one than before takes the options along, which the task has already.
     label = f"{name} of {directory.path}"
     config.add(layer_of({"task": label, "fold": None}, "evaluation"))
-    live = {**request.live, label: TrainedTask(task, _unread_splits(directory, found))}
+    live = {**request.live, label: TrainedTask(task, _unread_splits(directory, found, request))}
     draft = restore_draft(config, plan, request.registry, live)
     # What stood in for the task while it was asked to read has done its part.
     draft.task = task
@@ -166,16 +170,29 @@ def load_task_state(task: Task, checkpoint: Checkpoint) -> None:
         ) from error
 
 
-def _unread_splits(directory: RunDirectory, checkpoint: Checkpoint) -> Splits:
+def _unread_splits(directory: RunDirectory, checkpoint: Checkpoint, request: Request) -> Splits:
     data = directory.read_json("plan.json").get("data", {})
-    counts = {split: Unread(max(1, int(count))) for split, count in data.get("samples", {}).items()}
-    return Splits(
-        counts.get("train", Unread(1)),
-        counts.get("val"),
-        counts.get("test"),
-        str(data.get("source", "")),
-        str(checkpoint.facts.get("data", "")),
-    )
+    read = cache(partial(_own_splits, directory, checkpoint, request))
+
+    def unread(split: str) -> Unread:
+        return Unread(max(1, int(samples.get(split, 1))), lambda: read()[split])
+
+    samples = data.get("samples", {})
+    val, test = (unread(split) if split in samples else None for split in ("val", "test"))
+    return Splits(unread("train"), val, test, str(data.get("source", "")), str(checkpoint.facts.get("data", "")))
+
+
+def _own_splits(directory: RunDirectory, checkpoint: Checkpoint, request: Request) -> dict[str, Dataset]:
+    """Return the splits of a run's own data, seen by what its task had learned at a checkpoint."""
+    config, _ = read_documents(directory)
+    settings = check_settings(config)
+    task = build_task(config, request.registry, request.live)
+    splits = read_fold(read_splits(task, settings), settings.fold, task, settings.seed)
+    if splits.fingerprint != checkpoint.facts.get("data"):
+        why = "its fingerprint differs from the one in the checkpoint"
+        raise DataError("the data is not what the run was trained on", where=splits.source, why=why)
+    load_task_state(task, checkpoint)
+    return dict(splits.items())
 
 
 def find_checkpoint(directory: RunDirectory, wanted: str, report: Reporter) -> Checkpoint:
