@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
+from trainkit.errors import printable
 
 from .request import adjustable_layer, on_bad_sample_option
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("directory", metavar="RUN")
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @click.option(
     "--out", metavar="DIR", help="A folder that is new or empty; a new one under RUN/predictions if not given."
 )
@@ -37,10 +38,11 @@ if TYPE_CHECKING:
     help="Which weights; a name is that of a folder in RUN/checkpoints.",
 )
 @click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where to compute; where the run did if not given.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+@click.option("--jsonl", "as_lines", is_flag=True, help="Print a JSON object for each answer, on a line of its own.")
 def command(
     directory: str,
-    inputs: tuple[Path, ...],
+    inputs: tuple[str, ...],
     out: str | None,
     opened: bool,
     batch_size: int | None,
@@ -51,6 +53,7 @@ def command(
     checkpoint: str,
     device: str | None,
     as_json: bool,
+    as_lines: bool,
 ) -> None:
     """Answer new inputs with the model of a run.
 
@@ -58,6 +61,11 @@ def command(
     trainkit predict runs/layout-... page.png
     trainkit predict runs/layout-... ./screenshots --out ./layouts --open
     trainkit predict runs/layout-... page.png --seed 1 --guidance 5
+    trainkit predict runs/recipes-... "Chicken soup" --set task.temperature=0.5
+    trainkit predict runs/recipes-... - --jsonl < prompts.txt > answers.jsonl
+
+    An input is a file or folder that the task can read. Where the task answers texts, anything else is a prompt, and -
+    reads prompts from standard input, one a line. The answer to a single prompt is shown while it grows.
 
     The data that the run was trained on is not needed. Each answer becomes files named after its input.
     """
@@ -65,23 +73,57 @@ def command(
 
     wait_briefly()
     from trainkit.api import Asked, Request, predictions
+    from trainkit.errors import UsageError
 
     from .opening import open_file
     from .tables import print_json
 
+    if as_json and as_lines:
+        raise UsageError("--json beside --jsonl", do="take one: an object at the end, or a line for each answer")
+    for_programs = as_json or as_lines
+    terminal = Terminal(sys.stdout)
+
     def tell(item: Prediction) -> None:
-        if not as_json:
-            click.echo("  ".join([item.name, *map(str, item.files)]))
+        if as_lines:
+            print_json(item.document(), terminal.stream)
+        elif not as_json:
+            terminal.tell(item)
 
     request = Request(report=lambda message: click.echo(message, err=True))
     how = Asked(batch_size, seed, checkpoint, device, page=opened)
     asked = [adjustable_layer(assignments, guidance, on_bad_sample)]
+    pieces = terminal.grow if sys.stdout.isatty() and not for_programs else None
     # What a component prints must not get between a program and the JSON that it reads.
-    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
-        done = predictions(Path(directory), inputs, out, asked, how, request, tell)
+    with contextlib.redirect_stdout(sys.stderr if for_programs else sys.stdout):
+        done = predictions(Path(directory), inputs, out, asked, how, request, tell, pieces)
     if as_json:
         print_json(done.document())
-    else:
+    elif not as_lines:
         click.echo(f"{len(done.items)} in {done.directory}, by the checkpoint of step {done.step}")
     if done.page is not None:
         open_file(done.page)
+
+
+class Terminal:
+    """Show answers to people: the names of their files, and texts.
+
+    Args:
+        stream: where they go.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self._has_grown = False
+
+    def grow(self, piece: str) -> None:
+        """Show the next piece of an answer, as soon as it is there."""
+        self._has_grown = True
+        click.echo(printable(piece), self.stream, nl=False)
+
+    def tell(self, item: Prediction) -> None:
+        """Show an answer that is whole; what was shown while it grew is not shown again."""
+        line = "  ".join([item.name, *map(str, item.files)])
+        if self._has_grown:
+            click.echo(f"\n\n{line}", self.stream)
+        else:
+            click.echo(f"{line}\n{printable(item.text)}\n" if item.text else line, self.stream)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -78,8 +78,13 @@ def print_folds(result: RunResult) -> None:
         print_tables(title, test, f"see {result.directory}/report.html", summary["monitor"])
 
 
-def print_json(document: dict[str, Any]) -> None:
-    """Print a document as one line of strict JSON; numbers that are not finite become "nan", "inf" and "-inf"."""
+def print_json(document: dict[str, Any], stream: TextIO | None = None) -> None:
+    """Print a document as one line of strict JSON; numbers that are not finite become "nan", "inf" and "-inf".
+
+    Args:
+        document: what is printed.
+        stream: where; standard output if not given.
+    """
     from trainkit.storage import strict_json
 
-    click.echo(strict_json.dumps(strict_json.without_special_numbers(document)).decode(), nl=False)
+    click.echo(strict_json.dumps(strict_json.without_special_numbers(document)).decode(), stream, nl=False)

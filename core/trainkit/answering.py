@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -17,7 +17,7 @@ from .evaluation import evaluating
 from .randomness import Purpose, seed_torch
 
 if TYPE_CHECKING:
-    from .contracts import Task
+    from .contracts import Streams, Task
     from .live import Run
 
 
@@ -36,11 +36,7 @@ def answers_of(
     """
     for number in range(0, len(rows), batch_size):
         indices = list(rows[number : number + batch_size])
-        with asked("the task", "read its inputs"):
-            items = dataset.__getitems__(indices)
-            samples = apart(items, len(indices)) if isinstance(items, Mapping) else list(items)
-            batch = items if isinstance(items, Mapping) else task.collate(samples)
-        placed = run.engine.place({**batch, SAMPLE_ID: torch.tensor(indices)})
+        samples, placed = _taken(run, task, dataset, indices)
         seed_torch(seed, Purpose.EVALUATION, number // batch_size)
         found = cast("Answers", task).answers(run.model, placed, samples)
         if len(found) != len(samples):
@@ -48,6 +44,33 @@ def answers_of(
                 f"the task gives {len(found)} answers to {len(samples)} samples", do="correct its `answers`"
             )
         yield from found
+
+
+def streamed_answer(run: Run, task: Task, dataset: Dataset, seed: int) -> Generator[str, None, Answer]:
+    """Yield a model's answer to the only sample of a dataset piece by piece, and return it: see `answers_of`.
+
+    Args:
+        run: what holds the model.
+        task: what answers; it has the power trainkit.contracts.Streams.
+        dataset: one sample.
+        seed: decides about whatever is drawn.
+    """
+    samples, placed = _taken(run, task, dataset, [0])
+    seed_torch(seed, Purpose.EVALUATION, 0)
+    answer: object = yield from cast("Streams", task).stream(run.model, placed, samples)
+    if not isinstance(answer, Answer):
+        why = f"it gives {type(answer).__name__} after its last piece"
+        raise PluginError("the task's `stream` returns no Answer", why=why, do="let it return what `answers` gives")
+    return answer
+
+
+def _taken(run: Run, task: Task, dataset: Dataset, indices: list[int]) -> tuple[list[Sample], Mapping[str, Any]]:
+    """Return samples of a dataset, and their batch on the run's device."""
+    with asked("the task", "read its inputs"):
+        items = dataset.__getitems__(indices)
+        samples = apart(items, len(indices)) if isinstance(items, Mapping) else list(items)
+        batch = items if isinstance(items, Mapping) else task.collate(samples)
+    return samples, run.engine.place({**batch, SAMPLE_ID: torch.tensor(indices)})
 
 
 @contextlib.contextmanager

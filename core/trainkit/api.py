@@ -218,7 +218,7 @@ def predict(
 
     Args:
         path: the run directory.
-        inputs: files or folders that the task can read.
+        inputs: files or folders that the task can read; where it answers prompts, a text that is no file is one.
         request: live objects and listeners; of its settings, only what may change after training.
         out: a folder that is new or empty; a new one under RUN/predictions if not given.
         batch_size: how many inputs are answered at once; that of evaluations if not given.
@@ -234,7 +234,7 @@ def predict(
     request = request or Request()
     layers = [*request.layers, layer_of(settings or {}, "settings argument")]
     how = Asked(batch_size, seed, checkpoint, device, page)
-    return predictions(Path(path), [Path(given) for given in inputs], out, layers, how, request)
+    return predictions(Path(path), inputs, out, layers, how, request)
 
 
 def validate(

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .answering import answers_of, evaluated
+from .answering import answers_of, evaluated, streamed_answer
 from .blame import told
 from .conformity import asked
-from .contracts import Answers, Dataset
+from .contracts import Answer, Answers, Dataset, Streams
 from .errors import DataError, UsageError, printable
 from .modelpath import model_path
+from .prompts import Given, check_inputs, dataset_of
 from .reporting.answerfiles import AnswerFiles, empty_folder, numbered_folder, write_new
 from .reporting.answerpage import AnswerPage
 from .rundir import RunDirectory
+from .tasks import lacking
 from .trained import Trained, load_trained
 
 if TYPE_CHECKING:
@@ -33,11 +35,17 @@ class Prediction:
         name: of the input.
         files: what was written for it.
         data: the answer as JSON.
+        text: the answer as people read it, where it is a text.
     """
 
     name: str
     files: tuple[Path, ...]
     data: Any
+    text: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return {"name": self.name, "files": [str(path) for path in self.files], "data": self.data}
 
 
 @dataclass(frozen=True)
@@ -62,10 +70,7 @@ class Predictions:
             "directory": str(self.directory),
             "step": self.step,
             "page": str(self.page) if self.page is not None else None,
-            "answers": [
-                {"name": item.name, "files": [str(path) for path in item.files], "data": item.data}
-                for item in self.items
-            ],
+            "answers": [item.document() for item in self.items],
         }
 
 
@@ -87,23 +92,25 @@ def _unheard(item: Prediction) -> None:
 
 def predictions(
     path: Path,
-    inputs: Sequence[Path],
+    inputs: Sequence[Given],
     out: str | Path | None,
     layers: Sequence[Layer],
     how: Asked,
     request: Request,
     heard: Callable[[Prediction], None] = _unheard,
+    pieces: Callable[[str], None] | None = None,
 ) -> Predictions:
     """Answer new inputs and write the answers, each as soon as it is there.
 
     Args:
         path: the run directory.
-        inputs: files or folders that the task can read.
+        inputs: files or folders that the task can read; a text that is none is a prompt, '-' standard input.
         out: where the files go; a new folder under the run's predictions/ if None.
         layers: options of the task that may change after training.
         how: the rest of the question.
         request: registry, live objects, listeners, reporter.
         heard: told of each answer when it is written.
+        pieces: told of a text while it grows, where one input is to be answered and the task can tell.
     """
     _check(inputs, how)
     directory = RunDirectory.read(model_path(path))
@@ -116,8 +123,12 @@ def predictions(
     page = AnswerPage(path.resolve().name, f"task {trained.name} · checkpoint of step {step} · seed {how.seed}")
     items = []
     with told(trained.run), evaluated(trained.run, "inputs"):
-        for answer in answers_of(trained.run, trained.task, dataset, range(len(dataset)), size, how.seed):
-            items.append(Prediction(printable(answer.name), files.write(answer), answer.data))
+        if pieces is not None and len(dataset) == 1 and not lacking(trained.task, Streams):
+            answers = _followed(streamed_answer(trained.run, trained.task, dataset, how.seed), pieces)
+        else:
+            answers = answers_of(trained.run, trained.task, dataset, range(len(dataset)), size, how.seed)
+        for answer in answers:
+            items.append(Prediction(printable(answer.name), files.write(answer), answer.data, answer.text))
             heard(items[-1])
             if how.page:
                 page.add(answer)
@@ -125,19 +136,25 @@ def predictions(
     return Predictions(files.folder, step, tuple(items), written)
 
 
-def _check(inputs: Sequence[Path], how: Asked) -> None:
+def _followed(stream: Generator[str, None, Answer], pieces: Callable[[str], None]) -> Iterator[Answer]:
+    """Tell of the pieces of an answer as they come, then yield it."""
+    while True:
+        try:
+            pieces(next(stream))
+        except StopIteration as end:
+            yield end.value
+            return
+
+
+def _check(inputs: Sequence[Given], how: Asked) -> None:
     if how.batch_size is not None and how.batch_size < 1:
         raise UsageError(f"a batch size of {how.batch_size}: at least 1 is needed")
-    if not inputs:
-        raise UsageError("no input is named", do="trainkit predict RUN INPUT...")
-    if missing := [str(path) for path in inputs if not path.exists()]:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise DataError("there is no such input", where=", ".join(missing[:3]) + more, do="check the path")
+    check_inputs(inputs)
 
 
-def _read(trained: Trained, inputs: Sequence[Path], report: Reporter) -> Dataset:
+def _read(trained: Trained, inputs: Sequence[Given], report: Reporter) -> Dataset:
     with asked(f"task {trained.name}", "read its inputs"):
-        dataset: Dataset = trained.task.inputs(inputs)
+        dataset = dataset_of(trained.task, trained.name, inputs, report)
     if len(dataset) == 0:
         where = ", ".join(map(str, inputs[:3]))
         raise DataError("there is nothing to answer", where=where, do="name files that the task can read")

@@ -12,6 +12,7 @@ from trainkit.contracts import Finding, Panel
 from trainkit.testing import NotChecked, TaskConformance
 from trainkit.testing.tiny import TinyData, TinyTask
 from trainkit.testing.tinyfiles import write_sequences
+from trainkit.testing.tinytext import TinyText
 
 POWERS = [
     "test_inspects_what_it_reads",
@@ -20,6 +21,8 @@ POWERS = [
     "test_refuses_inputs_that_are_not_there",
     "test_reads_inputs_without_its_data",
     "test_answers_follow_from_state_and_seed",
+    "test_answers_prompts_without_its_data",
+    "test_streams_what_it_answers",
     "test_shows_its_samples",
 ]
 
@@ -192,3 +195,49 @@ ANSWERS = ["test_reads_inputs_without_its_data", "test_answers_follow_from_state
 )
 def test_each_fault_is_found(task, checks):
     assert failing(of(task)) == checks
+
+
+def text_task(target):
+    """Return the conformance object of a task that answers texts."""
+
+    def input_paths(self, data):
+        (data / "prompts.txt").write_text("cab\nabbabel\n")
+        return [data / "prompts.txt"]
+
+    return of(target, input_paths=input_paths, prompt_texts=lambda self: ["cabbage", "had"])
+
+
+class Forgetful(TinyText):
+    def prompts(self, texts):
+        return super().prompts(texts[:1])
+
+
+class Strict(TinyText):
+    example_prompts = ("Xylophone",)
+
+
+class Mute(TinyText):
+    def stream(self, model, batch, samples):
+        yield super().answers(model, batch, samples)[0].text
+
+
+class Rambling(TinyText):
+    def stream(self, model, batch, samples):
+        yield "and so on"
+        return super().answers(model, batch, samples)[0]
+
+
+class Redrawing(TinyText):
+    def stream(self, model, batch, samples):
+        torch.rand(1)
+        answer = super().answers(model, batch, samples)[0]
+        yield answer.text
+        return answer
+
+
+@pytest.mark.parametrize(
+    ("target", "fault"),
+    [(TinyText, None), (Forgetful, -3), (Strict, -3), (Mute, -2), (Rambling, -2), (Redrawing, -2)],
+)
+def test_faults_of_tasks_that_answer_texts_are_found(target, fault):
+    assert failing(text_task(target)) == ([] if fault is None else [POWERS[fault]])

@@ -30,7 +30,7 @@ OPTIONS = {
     },
     "predict": {
         "directory", "inputs", "--out", "--open", "--batch-size", "--seed", "--guidance", "--set", "--on-bad-sample",
-        "--checkpoint", "--device", "--json",
+        "--checkpoint", "--device", "--json", "--jsonl",
     },
     "ablate": {"directory", "--only", "--seeds", "--max-steps", "--out", "--plan", "--json", "--quiet"},
     "plugins": {"--kind", "--json"},

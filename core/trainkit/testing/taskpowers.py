@@ -24,8 +24,10 @@ from trainkit.contracts import (
     Inspects,
     Panel,
     Pictures,
+    Prompts,
     Sample,
     Splits,
+    Streams,
 )
 from trainkit.errors import DataError
 from trainkit.folds.fold import names_of
@@ -46,6 +48,10 @@ class TaskPowers(ComponentConformance):
     def input_paths(self, data: Path) -> list[Path]:
         """Return paths in the data set of `written` that the task can answer; a task that answers gives this."""
         raise NotChecked(f"give input_paths(data): what of {data} can be answered")
+
+    def prompt_texts(self) -> list[str]:
+        """Return two texts that the task can answer, where it answers texts; override it where these are none."""
+        return ["a first text", "another one"]
 
     def read(self, seed: int = 0) -> tuple[Any, Splits]:
         """Return a fresh task that has read and learned its embedded sample, and the splits."""
@@ -163,6 +169,42 @@ class TaskPowers(ComponentConformance):
         second = self.answered(again, self.model(again), samples)
         for one, other in zip(first, second, strict=True):
             assert (one.name, dict(one.files), one.data) == (other.name, dict(other.files), other.data)
+
+    def test_answers_prompts_without_its_data(self) -> None:
+        """A task that knows nothing but its saved state answers each of some texts, with a text where it streams."""
+        if not self.has(Prompts):
+            return
+        trained, _ = self.read()
+        task = self.build()
+        task.load_state_dict(json.loads(json.dumps(trained.state_dict())))
+        texts = [*self.prompt_texts(), *getattr(task, "example_prompts", ())]
+        inputs = task.prompts(texts)
+        assert len(inputs) == len(texts)
+        answers = self.answered(task, self.model(task), samples_of(inputs, range(len(texts))))
+        check_answers(answers, len(texts))
+        assert all(isinstance(answer.text, str) for answer in answers)
+
+    def test_streams_what_it_answers(self) -> None:
+        """The pieces of a streamed answer make its text, and it is the answer that the same seed gives at once."""
+        if not self.has(Streams):
+            return
+        task, _ = self.read()
+        samples = samples_of(task.prompts(self.prompt_texts()[:1]), range(1))
+        batch = {**task.collate(samples), SAMPLE_ID: torch.arange(1)}
+        (expected,) = self.answered(task, self.model(task), samples)
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(0)
+            stream = task.stream(self.model(task).eval(), batch, samples)
+            pieces: list[str] = []
+            while True:
+                try:
+                    pieces.append(next(stream))
+                except StopIteration as end:
+                    answer = end.value
+                    break
+        assert isinstance(answer, Answer), "a stream returns the answer after its last piece"
+        assert (answer.data, answer.text) == (expected.data, expected.text)
+        assert "".join(pieces).strip() == answer.text.strip()
 
     def test_shows_its_samples(self) -> None:
         """A sample's picture is [H, W, 3] of bytes, the same each time, and the sample stays as it is."""
