@@ -129,8 +129,9 @@ def test_orders_are_reworded(text, expected):
     "text",
     [
         "1 package cake mix", "over medium heat until done", "Fry the pork chop", "Chop Suey", "Cook time is long",
-        "Heat is bad",         "Mixing bowl", "Remix the song", "add-ins", "Add-ins for all", "Mix", "Mix in the eggs", "Reduce heat and wait",
-        "a mix and match meal", "Heat source and heat level", "Ingredients:\nadd 2 eggs\nSteps:\nWait",
+        "Heat is bad", "Mixing bowl", "Remix the song", "add-ins", "Add-ins for all", "Mix", "Mix in the eggs",
+        "Reduce heat and wait", "a mix and match meal", "Heat source and heat level",
+        "Ingredients:\nadd 2 eggs\nSteps:\nWait",
     ],
 )  # fmt: skip
 def test_things_stay(text):
