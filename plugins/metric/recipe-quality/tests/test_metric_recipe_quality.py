@@ -42,6 +42,11 @@ def test_the_check_of_the_reference_is_all_ones():
     assert set(scores_of(DOUGH).values()) == {1.0}
 
 
+def test_one_text_is_scored_and_counted():
+    assert RecipeQuality().scores(DOUGH) == scores_of(DOUGH)
+    assert RecipeQuality().counts(DOUGH) == (2, 3)
+
+
 def test_without_the_verb_of_a_step_quality_falls_to_two_thirds():
     assert scores_of(DOUGH.replace("Knead", "Wait"))["instruction_quality"] == pytest.approx(2 / 3)
 

@@ -63,6 +63,11 @@ class RecipeQuality(SumMetric):
         """Return the overall quality of one text and its parts, for whoever needs the quality of a sample."""
         return scores_of(text)
 
+    def counts(self, text: str) -> tuple[int, int]:
+        """Return the numbers of ingredients and steps of one text."""
+        sections = sections_of(text)
+        return len(sections.ingredients), len(sections.steps)
+
     def update(self, texts: Sequence[str]) -> None:
         """Add a batch of texts."""
         for text in texts:
