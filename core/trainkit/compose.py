@@ -53,6 +53,7 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
     check_fit(draft, loss, metrics, augmenters)
     adapter = draft.parts["adapter"].build(inner)
     base = None if lacking(adapter, PartialWeights) else Base(model)
+    built = {id(parameter) for parameter in model.parameters()}
     with asked(f"adapter {draft.config['adapter.use']}", "adapt the model"):
         model = adapter(model).to(draft.engine.device)
     loss.to(draft.engine.device)
@@ -95,6 +96,7 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
         monitor=monitor,
         monitor_mode=mode,
         learnable=learnable,
+        added=frozenset(name for name, parameter in learnable.items() if id(parameter) not in built),
         base_rates=[float(group["lr"]) for group in optimizer.param_groups],
         scaler=draft.engine.scaler(),
         directory=directory,

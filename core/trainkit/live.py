@@ -70,6 +70,7 @@ class Run:
     monitor: str
     monitor_mode: str
     learnable: dict[str, nn.Parameter]
+    added: frozenset[str]
     base_rates: list[float]
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
     scaler: torch.amp.GradScaler | None = None
@@ -184,8 +185,11 @@ def as_loss(loss: Any, batch: Batch) -> LossOutput:
 
 
 def set_trainable(run: Run, patterns: Sequence[str]) -> None:
-    """Let exactly the learnable parameters learn whose names match a pattern; raise UsageError if none does."""
-    matched = {n for n in run.learnable if any(fnmatch.fnmatchcase(n, pattern) for pattern in patterns)}
+    """Let exactly the learnable parameters learn whose names match a pattern; raise UsageError if none does.
+
+    What an adapter added to the model always learns: there is nothing in it that could be kept.
+    """
+    matched = {n for n in run.learnable if any(fnmatch.fnmatchcase(n, pattern) for pattern in patterns)} | run.added
     if not matched:
         raise UsageError(
             f"trainable patterns {', '.join(patterns)} match no parameter",

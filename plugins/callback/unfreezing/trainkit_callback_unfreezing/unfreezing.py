@@ -59,7 +59,7 @@ class Unfreezing:
     The learning rate of a group is that of the group above it divided by `factor`, so lower parts change less. The
     optimizer is built once, over all groups: what its moments hold stays. What is fixed has no gradient, and modules
     that are fixed as a whole are in evaluation mode, so that their dropout is off and their running statistics stay.
-    What a stage of the plan keeps fixed stays fixed.
+    What a stage of the plan keeps fixed stays fixed, and what an adapter added to the model always learns.
 
     Args:
         groups: patterns of parameter names, one for each group, from the input to the output, as in `fnmatch`; without
@@ -143,7 +143,7 @@ class Unfreezing:
         trainable = run.stages[run.moment.stage].stage.trainable
         for name, parameter in run.learnable.items():
             in_stage = any(fnmatch.fnmatchcase(name, pattern) for pattern in trainable)
-            parameter.requires_grad_(in_stage and numbers[name] >= lowest)
+            parameter.requires_grad_(name in run.added or (in_stage and numbers[name] >= lowest))
         if not any(parameter.requires_grad for parameter in run.learnable.values()):
             raise UsageError(
                 f"nothing learns in epoch {run.moment.epoch + 1}",
