@@ -133,6 +133,9 @@ def chosen(dataset: Dataset, count: int, most_groups: int) -> tuple[list[int], i
     if groups is None:
         return spread(len(dataset), count), 0
     numbers, counts = np.unique(np.asarray(groups), return_counts=True)
+    if 2 * len(numbers) > len(dataset):
+        # Groups that hardly hold more than a sample each, as near-duplicates, are nothing to be seen apart.
+        return spread(len(dataset), count), 0
     members = np.split(np.argsort(groups, kind="stable"), counts.cumsum()[:-1])
     shown = [members[place] for place in spread(len(members), most_groups)]
     count = max(count, len(shown))

@@ -94,9 +94,10 @@ def pieces(
     from transformers import TextIteratorStreamer
 
     if options.beams > 1:
-        (text,) = tokenizer.batch_decode(written(model, ids, mask, options, words), skip_special_tokens=True)
-        yield text
-        return str(text)
+        (row,) = written(model, ids, mask, options, words)
+        whole: str = tokenizer.decode(row, skip_special_tokens=True)
+        yield whole
+        return whole
     streamer = TextIteratorStreamer(tokenizer, skip_special_tokens=True)
     stopped, failures = threading.Event(), queue.SimpleQueue()  # type: ignore[var-annotated]
 

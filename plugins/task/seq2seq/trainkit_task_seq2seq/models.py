@@ -66,7 +66,8 @@ def build_model(config: Any) -> nn.Module:
     """Return a model of a configuration with random weights."""
     from transformers import AutoModelForSeq2SeqLM
 
-    model: nn.Module = AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32)
+    factory: Any = AutoModelForSeq2SeqLM
+    model: nn.Module = factory.from_config(config, dtype=torch.float32)
     return model
 
 

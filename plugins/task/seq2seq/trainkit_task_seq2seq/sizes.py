@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -47,7 +47,9 @@ def config_of(size: Size, vocab_size: int, pad: int, eos: int, dropout: float) -
     from transformers import T5Config
 
     shape = {**asdict(size), "vocab_size": vocab_size}
-    return T5Config(
+    made: Any = T5Config
+    found: PreTrainedConfig = made(
         **shape, dropout_rate=dropout, pad_token_id=pad, eos_token_id=eos, decoder_start_token_id=pad,
         tie_word_embeddings=True,
     )  # fmt: skip
+    return found

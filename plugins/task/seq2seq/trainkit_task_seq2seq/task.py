@@ -420,7 +420,7 @@ class Seq2SeqTask:
         """Warn of arithmetic in which T5 is known to overflow."""
         if run.engine.precision == "fp16" and self.config.model_type in ("t5", "mt5", "umt5", "longt5"):
             _log.warning(
-                "precision fp16: %s was trained in bf16 and overflows in fp16: losses may become NaN; take bf16 or fp32",
+                "precision fp16: a %s overflows in it, and its loss becomes NaN: it was made for bf16; take bf16 or fp32",
                 self.config.model_type,
             )
 

@@ -62,7 +62,7 @@ class Tokens:
     @cached_property
     def fingerprint(self) -> str:
         """Return a hash of all that it makes of texts."""
-        return xxhash.xxh3_128_hexdigest("\0".join(f"{name}\0{text}" for name, text in self.files.items()))
+        return xxhash.xxh3_128_hexdigest("\0".join(f"{name}\0{text}" for name, text in self.files.items()).encode())
 
     @classmethod
     def of_files(cls, files: Mapping[str, str]) -> Tokens:
@@ -104,4 +104,5 @@ def trained(texts: Iterable[str], vocab_size: int) -> Tokens:
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {EOS}", pair=f"$A {EOS} $B {EOS}", special_tokens=[(EOS, tokenizer.token_to_id(EOS))]
     )
-    return Tokens(PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=UNK))
+    wrapped: Any = PreTrainedTokenizerFast
+    return Tokens(wrapped(tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=UNK))
