@@ -8,6 +8,7 @@ import unicodedata
 
 # A name in brackets, or what is left of a link whose opening bracket was lost.
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
+_REMAINS = re.compile(r"\b[a-z]+:[A-Za-z]+\s+id=\"[^\"]*\"|/[a-z]+:[A-Za-z]+<")
 _CLOSED = re.compile(r"</([A-Za-z][\w-]*:[\w-]+)>")
 _ENTITY = re.compile(r"&(#?)(\w+);")
 _DASHES = {"endash": "\u2013", "emdash": "\u2014"}
@@ -25,10 +26,12 @@ def without_markup(text: str) -> str:
 
     What is no entity of HTML, as '&ntilede;', becomes the letter it begins with: an accent is lost, not a letter.
     """
+    if "<" not in text and "&" not in text:
+        return text
     for name in set(_CLOSED.findall(text)):
         # A link whose opening bracket was lost leaves its name behind.
         text = re.sub(rf"(?<!</){re.escape(name)}", " ", text)
-    text = _TAG.sub("", _DEGREES.sub("\u00b0", text))
+    text = _REMAINS.sub("", _TAG.sub("", _DEGREES.sub("\u00b0", text)))
     return _ENTITY.sub(_letter, html.unescape(text))
 
 
