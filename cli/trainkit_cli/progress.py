@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from trainkit import hookimpl
+from trainkit.costs.whole import left_of_whole, spent_on_whole
+
+from .excerpts import Excerpts
 
 if TYPE_CHECKING:
     from trainkit.live import Run
@@ -52,11 +55,9 @@ def facts(run: Run, row: Mapping[str, float]) -> dict[str, str]:
     found |= {name: f"{row[tag]:.4g}" for name, tag in names.items() if tag in row}
     if run.best.value is not None:
         found["best"] = f"{run.best.value:.4g}@{run.best.step}"
-    elapsed = run.forecast.elapsed()
-    found["elapsed"] = clock(elapsed + (run.part_of.seconds_before if run.part_of is not None else 0.0))
+    found["elapsed"] = clock(spent_on_whole(run))
     if "time/eta" in row:
-        left = row["time/eta"]
-        found["eta"] = clock(left if run.part_of is None else run.part_of.remaining(elapsed, left))
+        found["eta"] = clock(left_of_whole(run, row["time/eta"]))
     return found
 
 
@@ -97,6 +98,7 @@ class PlainProgress:
         self.stream = stream
         self.row: dict[str, float] = {}
         self.last = -SECONDS_BETWEEN_LINES
+        self.excerpts = Excerpts(lambda line: print(line, file=stream, flush=True))
 
     @hookimpl
     def on_run_start(self, run: Run) -> None:
@@ -114,6 +116,11 @@ class PlainProgress:
             self.last = time.monotonic()
             line = " ".join(f"{name}={value}" for name, value in facts(run, self.row).items())
             print(line, file=self.stream, flush=True)
+
+    @hookimpl
+    def on_texts(self, run: Run, texts: Mapping[str, str]) -> None:
+        """Show how the model's texts begin."""
+        self.excerpts.tell(run.moment.step, texts)
 
     @hookimpl
     def on_run_end(self, run: Run, status: str) -> None:
@@ -138,6 +145,7 @@ class RichProgress:
         )
         self.row: dict[str, float] = {}
         self.bar: Any = None
+        self.excerpts = Excerpts(lambda line: self.progress.console.print(line, markup=False, highlight=False))
 
     @hookimpl
     def on_run_start(self, run: Run) -> None:
@@ -167,6 +175,11 @@ class RichProgress:
     def after_evaluation(self) -> None:
         """Say that training goes on."""
         self.progress.update(self.bar, description="training")
+
+    @hookimpl
+    def on_texts(self, run: Run, texts: Mapping[str, str]) -> None:
+        """Show how the model's texts begin, above the bar."""
+        self.excerpts.tell(run.moment.step, texts)
 
     @hookimpl
     def on_run_end(self, run: Run, status: str) -> None:

@@ -48,6 +48,7 @@ class Facts:
     components: Sequence[Mapping[str, str]] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     pictures: Sequence[tuple[str, bytes]] = ()
+    texts: Sequence[tuple[str, str]] = ()
     search: Mapping[str, Any] = field(default_factory=dict)
     fold_curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
@@ -97,6 +98,7 @@ def write_report(directory: RunDirectory) -> None:
 def read_facts(directory: RunDirectory) -> Facts:
     """Return what the files of a run directory say; a file that is not there yet leaves its part empty."""
     from .reporting.runpictures import newest_pictures, range_test_picture
+    from .reporting.runtexts import newest_texts
 
     def stored(name: str, otherwise: Any) -> Any:
         return directory.read_json(name) if (directory.path / name).exists() else otherwise
@@ -113,6 +115,7 @@ def read_facts(directory: RunDirectory) -> Facts:
         components=stored("components.json", []),
         environment=stored("environment.json", {}),
         pictures=[*range_test_picture(directory.path), *newest_pictures(directory.path)],
+        texts=newest_texts(directory.path),
         search=stored("lr_find.json", {}),
         fold_curves=_fold_curves(directory.path, summary),
     )

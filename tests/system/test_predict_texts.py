@@ -211,5 +211,5 @@ def test_a_task_that_answers_files_alone_says_so(cli, trained, typed, given):
 
 
 def test_lines_end_as_systems_end_them():
-    assert lines_of("a\r\nb\rc d\n\ne".encode()) == (["a", "b", "c d", "e"], 1)
+    assert lines_of(b"a\r\nb\rc d\n\ne") == (["a", "b", "c d", "e"], 1)
     assert lines_of("a\u2028b\x0bc".encode()) == (["a\u2028b\x0bc"], 0)

@@ -14,6 +14,7 @@ from trainkit.resulttable import SPLITS, Table, by_part, overall
 from .chart import chart
 from .runcharts import chart_series
 from .runpictures import figures
+from .runtexts import text_figures
 
 MAX_CHARTS = 12
 
@@ -53,6 +54,7 @@ tr.best { background: var(--mark); } td.below { padding-left: 30px; color: var(-
 details { margin-top: 10px; } summary { cursor: pointer; padding: 4px 0; }
 .note { padding: 10px 14px; margin-bottom: 8px; border-left: 4px solid var(--c4); }
 section > figure + figure { margin-top: 12px; } figure img { max-width: 100%; display: block; }
+figure pre { margin: 0; max-height: 60vh; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere; }
 @media print { .tile, figure, .scroll { break-inside: avoid; } }
 """
 
@@ -68,6 +70,7 @@ def page(facts: Facts) -> str:
         _section("Folds", _folds(facts)),
         _section("Curves", _curves(facts.rows)),
         _section("Pictures", figures(facts.pictures)),
+        _section("Answers", text_figures(facts.texts)),
         _section("Plan", _plan(facts)),
         _section("Settings", _settings(facts.config)),
         _section("Components", _components(facts.components)),

@@ -51,17 +51,8 @@ def newest_pictures(directory: Path) -> Shown:
     The newest are the final ones, else those of the newest step. At most 16 of them, at most 8 MB together; what cannot
     be read is left out.
     """
-    folder = directory / FOLDER
-    steps = {int(match[1]): path for path in folder.glob("step-*") if (match := STEP.fullmatch(path.name))}
-    files = [(path.stem, path) for path in sorted(folder.glob("*.png"))]
-    final = [(f"{path.stem}, best weights", path) for path in sorted((folder / FINAL_FOLDER).glob("*.png"))]
-    if final:
-        files += final
-    elif steps:
-        newest = max(steps)
-        files += [(f"{path.stem}, step {newest}", path) for path in sorted(steps[newest].glob("*.png"))]
     shown, size = [], 0
-    for title, path in files[:MOST_SHOWN]:
+    for title, path in newest_files(directory, ".png")[:MOST_SHOWN]:
         try:
             content = path.read_bytes() if path.stat().st_size <= MOST_BYTES - size else b""
         except OSError:
@@ -70,6 +61,18 @@ def newest_pictures(directory: Path) -> Shown:
             shown.append((title, content))
             size += len(content)
     return shown
+
+
+def newest_files(directory: Path, suffix: str) -> list[tuple[str, Path]]:
+    """Return (title, path) pairs of files below samples/: those of the whole run, then those of its newest answers."""
+    folder = directory / FOLDER
+    steps = {int(match[1]): path for path in folder.glob("step-*") if (match := STEP.fullmatch(path.name))}
+    files = [(path.stem, path) for path in sorted(folder.glob(f"*{suffix}"))]
+    final = [(f"{path.stem}, best weights", path) for path in sorted((folder / FINAL_FOLDER).glob(f"*{suffix}"))]
+    if final or not steps:
+        return files + final
+    newest = max(steps)
+    return files + [(f"{path.stem}, step {newest}", path) for path in sorted(steps[newest].glob(f"*{suffix}"))]
 
 
 def range_test_picture(directory: Path) -> Shown:

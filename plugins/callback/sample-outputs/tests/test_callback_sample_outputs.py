@@ -10,11 +10,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from trainkit import hookimpl
 from trainkit.api import resume, start
+from trainkit.errors import UsageError
 from trainkit.reporting.runpictures import figures, newest_pictures
 from trainkit.rundir import rows
 from trainkit.showing import sample_rows
 from trainkit.testing import CallbackConformance
 from trainkit.testing.tiny import TinyTask, tiny_request
+from trainkit.testing.tinytext import TinyText
 from trainkit_callback_sample_outputs.sample_outputs import SampleOutputs
 
 SETTINGS = {"loop.epochs": 3, "loop.max_steps": 18, "loop.log_every_steps": 1}
@@ -42,11 +44,15 @@ class Heard:
     """Note what a run shows and evaluates."""
 
     def __init__(self):
-        self.pictures, self.splits = [], []
+        self.pictures, self.texts, self.splits = [], [], []
 
     @hookimpl
     def on_pictures(self, run, pictures):
         self.pictures.append((run.moment.step, sorted(pictures)))
+
+    @hookimpl
+    def on_texts(self, run, texts):
+        self.texts.append((run.moment.step, dict(texts)))
 
     @hookimpl
     def before_evaluation(self, split):
@@ -276,3 +282,44 @@ def test_the_best_weights_answer_at_the_end_and_are_left_as_they_are_used(tmp_pa
     trained(tmp_path / "run", SampleOutputs(), watch)
     assert watch.modes.mode == "eval"
     assert (tmp_path / "run" / "samples" / "final").is_dir()
+
+
+def test_texts_are_kept_as_texts_and_prompts_come_first(tmp_path):
+    heard = Heard()
+    trained(tmp_path / "run", SampleOutputs(samples=1), heard, task=TinyText())
+    assert heard.pictures == []
+    assert [(step, list(texts)) for step, texts in heard.texts] == [
+        *((step, ["samples/prompt-1", "samples/prompt-2", "samples/2-0"]) for step in (6, 12, 18)),
+        (18, ["samples/final/prompt-1", "samples/final/prompt-2", "samples/final/3-0"]),
+    ]
+    _, texts = heard.texts[0]
+    first, answer, *_ = texts["samples/prompt-1"].split("\n\n")
+    assert first == "input: cab"
+    assert answer.startswith("answer: ")
+    kept = tmp_path / "run" / "samples" / "step-000006"
+    assert {path.name: path.read_text() for path in kept.iterdir()} == {
+        f"{tag.rpartition('/')[2]}.txt": text for tag, text in texts.items()
+    }
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("<pre>") == 3
+    assert "prompt-1, best weights" in page
+
+
+@pytest.mark.parametrize(("prompts", "names"), [(("dig", "a", "bad"), ["prompt-1", "prompt-2", "prompt-3"]), ((), [])])
+def test_prompts_can_be_given(tmp_path, prompts, names):
+    heard = Heard()
+    trained(tmp_path / "run", SampleOutputs(samples=1, prompts=prompts), heard, task=TinyText())
+    assert list(heard.texts[0][1]) == [*(f"samples/{name}" for name in names), "samples/2-0"]
+
+
+def test_prompts_leave_training_as_it_is(tmp_path):
+    trained(tmp_path / "plain", task=TinyText())
+    trained(tmp_path / "shown", SampleOutputs(), task=TinyText())
+    assert same(weights(tmp_path / "plain"), weights(tmp_path / "shown"))
+    assert losses(tmp_path / "plain") == losses(tmp_path / "shown")
+
+
+def test_prompts_for_a_task_that_answers_no_texts_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="sample-outputs has prompts, and task live:task answers no texts"):
+        trained(tmp_path / "run", SampleOutputs(prompts=("cab",)))
+    assert not (tmp_path / "run").exists()

@@ -102,6 +102,19 @@ def test_pictures_are_written_under_their_tags_and_steps(tmp_path):
         assert np.array_equal(np.asarray(Image.open(BytesIO(event.encoded_image_string))), picture)
 
 
+def test_texts_are_written_as_they_are(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board, run = TensorBoard(), fake_run(tmp_path, step=7)
+    board.on_texts(run, {"samples/prompt-1": "input: soup\n\nanswer: # Soup\n- *salt*"})
+    board.on_run_end(run)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    (event,) = events.Tensors("samples/prompt-1/text_summary")
+    shown = event.tensor_proto.string_val[0].decode()
+    assert (event.step, shown) == (7, "    input: soup\n    \n    answer: # Soup\n    - *salt*")
+
+
 def test_a_resumed_run_that_shows_a_picture_first_purges_all_the_same(tmp_path):
     first, run = TensorBoard(), fake_run(tmp_path)
     for step in (10, 20):
@@ -125,6 +138,7 @@ def test_a_run_without_rows_writes_nothing_and_one_without_a_directory_neither(t
     nowhere.directory = None
     board.on_log(nowhere, {"train/loss": 1.0})
     board.on_pictures(nowhere, {"samples/one": np.zeros((2, 2, 3), np.uint8)})
+    board.on_texts(nowhere, {"samples/one": "a"})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""TensorBoard event files beside metrics.jsonl: the same rows, the same tags, and pictures."""
+"""TensorBoard event files beside metrics.jsonl: the same rows, the same tags, pictures and texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JUDGED = ("val/", "final/")
 
 
 class TensorBoard:
-    """Write every row of the run as scalars under its own tags, against the optimizer step, and every picture.
+    """Write every row of the run as scalars under its own tags, against the optimizer step, every picture and text.
 
     A resumed run continues the same curves: what an earlier attempt wrote beyond the step of the checkpoint is purged.
     At the end the run's settings and its last validation and final values appear in the HParams tab.
@@ -60,6 +60,15 @@ class TensorBoard:
         writer = self._open(run, run.directory.path / FOLDER)
         for tag, picture in pictures.items():
             writer.add_image(tag, picture, run.moment.step, dataformats="HWC")
+
+    @hookimpl
+    def on_texts(self, run: Run, texts: Mapping[str, str]) -> None:
+        """Write texts under their tags, line by line as they are: TensorBoard reads Markdown."""
+        if run.directory is None:
+            return
+        writer = self._open(run, run.directory.path / FOLDER)
+        for tag, text in texts.items():
+            writer.add_text(tag, "\n".join(f"    {line}" for line in text.splitlines()), run.moment.step)
 
     @hookimpl
     def on_run_end(self, run: Run) -> None:
