@@ -16,6 +16,8 @@ COMMANDS = {
     "evaluate": "Measure a run's checkpoint on a split of its data, or on all of other data.",
     "ablate": "Find out what each part of a run contributes.",
     "predict": "Answer new inputs with the model of a run.",
+    "merge": "Work what an adapter learned into the model, and show that nothing is lost.",
+    "export": "Write the model of a run for other programs.",
     "plugins": "List what is installed, what is broken, what could be installed.",
     "completion": "Print the script that completes commands in a shell.",
 }

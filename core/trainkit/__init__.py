@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import ablate, evaluate, find_learning_rate, predict, preview, resume, run, show, validate
+    from .api import ablate, evaluate, export, find_learning_rate, merge, predict, preview, resume, run, show, validate
     from .contracts import Answer, Finding, Inspection, LossOutput, Panel, Splits, reading
     from .errors import DataError, ExitCode, PluginError, TrainkitError, UsageError
     from .hooks import hookimpl
@@ -21,7 +21,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "ablate": "api",
     "evaluate": "api",
+    "export": "api",
     "find_learning_rate": "api",
+    "merge": "api",
     "preview": "api",
     "resume": "api",
     "run": "api",
@@ -74,8 +76,10 @@ __all__ = [
     "__version__",
     "ablate",
     "evaluate",
+    "export",
     "find_learning_rate",
     "hookimpl",
+    "merge",
     "predict",
     "preview",
     "reading",

@@ -21,12 +21,14 @@ from .documents import plan_document
 from .draft import Draft, make_draft
 from .errors import ExitCode, UsageError
 from .execution import RunResult
+from .exporting import Exported, exported
 from .inspection import inspect, inspection_document
 from .kinds import KINDS
 from .lrfind.finder import Search, find_in
 from .lrfind.foundrate import check_folder, record_of, save_found
 from .lrfind.rangetest import Axis, RangeTest, Rule
 from .measuring import trained_results
+from .merging import Merging, merging
 from .prediction import Asked, Prediction, Predictions, predictions
 from .registry import Registry
 from .request import Listeners, Request, request_of
@@ -40,6 +42,8 @@ __all__ = [
     "AblationResult",
     "Asked",
     "ExitCode",
+    "Exported",
+    "Merging",
     "Prediction",
     "Predictions",
     "RangeTest",
@@ -52,10 +56,14 @@ __all__ = [
     "contact_sheet",
     "cost_of",
     "evaluate",
+    "export",
+    "exported",
     "find_in",
     "find_learning_rate",
     "inspect",
     "inspection_document",
+    "merge",
+    "merging",
     "plan_ablation",
     "plan_document",
     "predict",
@@ -235,6 +243,38 @@ def predict(
     layers = [*request.layers, layer_of(settings or {}, "settings argument")]
     how = Asked(batch_size, seed, checkpoint, device, page)
     return predictions(Path(path), inputs, out, layers, how, request)
+
+
+def merge(
+    path: str | Path, to: str | Path | None = None, request: Request | None = None, *, checkpoint: str = "best"
+) -> Merging:
+    """Work what a run's adapter learned into the weights, and compare on batches of the run's data.
+
+    Args:
+        path: the run directory.
+        to: a folder that is new or empty, for the merged model; None to compare only.
+        request: live objects and registry.
+        checkpoint: 'best', 'last' for the newest one, or the name of one, as 'checkpoint-120'.
+
+    Raises:
+        TrainkitError: UsageError where there is nothing to merge, RunFailed where the merged model answers otherwise.
+    """
+    return merging(Path(path), None if to is None else Path(to).expanduser(), checkpoint, request or Request())
+
+
+def export(path: str | Path, to: str | Path, request: Request | None = None, *, checkpoint: str = "best") -> Exported:
+    """Write the model of a run for other programs, what its adapter learned worked into the weights.
+
+    Args:
+        path: the run directory.
+        to: a folder that is new or empty.
+        request: live objects and registry.
+        checkpoint: 'best', 'last' for the newest one, or the name of one, as 'checkpoint-120'.
+
+    Raises:
+        TrainkitError: UsageError for a folder that holds something.
+    """
+    return exported(Path(path), Path(to).expanduser(), checkpoint, request or Request())
 
 
 def validate(

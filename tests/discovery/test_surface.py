@@ -32,6 +32,8 @@ OPTIONS = {
         "directory", "inputs", "--out", "--open", "--batch-size", "--seed", "--guidance", "--set", "--on-bad-sample",
         "--checkpoint", "--device", "--json", "--jsonl",
     },
+    "merge": {"directory", "--to", "--checkpoint", "--json"},
+    "export": {"directory", "--to", "--checkpoint", "--json"},
     "ablate": {"directory", "--only", "--seeds", "--max-steps", "--out", "--plan", "--json", "--quiet"},
     "plugins": {"--kind", "--json"},
     "completion": {"shell"},
@@ -46,8 +48,8 @@ def test_names_of_the_package():
     assert trainkit.__all__ == [
         "Answer", "DataError", "ExitCode", "Finding", "Inspection", "LossOutput", "Panel", "Plan", "PluginError",
         "Registry", "Selection", "Setting", "Situation", "Splits", "Stage", "SumMetric", "Technique", "TrainkitError",
-        "UsageError", "__version__", "ablate", "evaluate", "find_learning_rate", "hookimpl", "predict", "preview",
-        "reading", "resume", "run", "show", "validate",
+        "UsageError", "__version__", "ablate", "evaluate", "export", "find_learning_rate", "hookimpl", "merge",
+        "predict", "preview", "reading", "resume", "run", "show", "validate",
     ]  # fmt: skip
     for name in trainkit.__all__:
         assert getattr(trainkit, name) is not None
