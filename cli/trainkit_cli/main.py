@@ -58,10 +58,21 @@ def _end(error: Exception) -> int:
     from trainkit.errors import ExitCode, TrainkitError
 
     if isinstance(error, TrainkitError):
-        print(f"error: {error.render()}", file=sys.stderr)
-        return error.exit_code
-    print(_fault_text(error), file=sys.stderr)
-    return ExitCode.INTERNAL
+        text, code = f"error: {error.render()}", error.exit_code
+    else:
+        text, code = _fault_text(error), ExitCode.INTERNAL
+    if not _is_told_elsewhere(text, code):
+        print(text, file=sys.stderr)
+    return code
+
+
+def _is_told_elsewhere(text: str, code: int) -> bool:
+    """Return whether this process is a rank whose failure is told by the one that started it."""
+    if "RANK" not in os.environ:
+        return False
+    from trainkit.ranks.failure import tell_launcher
+
+    return tell_launcher(os.environ, text, code)
 
 
 def _fault_text(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import click
 
-from .request import blocked_names, layers, request_options
+from .request import arguments_of, blocked_names, layers, request_options
 
 
 @click.command()
@@ -38,6 +39,7 @@ def command(
     trainkit run --strategy phase2 --loss multitask
     trainkit run --set optimizer.lr=3e-4 --set checkpoint.every_steps=100
     trainkit run --resume runs/layout-...     go on where it was stopped or killed
+    trainkit run --devices 2                  two devices share each batch
 
     'trainkit plan' with the same arguments shows what a run would do, and why. Settings come from the config file, then
     from TRAINKIT_* variables, then from flags; the last one wins.
@@ -46,10 +48,19 @@ def command(
 
     wait_briefly()
     from trainkit.api import Request, resume, start
+    from trainkit.ranks.asked import SeveralRanks
+    from trainkit.ranks.world import is_first
     from trainkit.registry import Registry
 
     from .progress import make_progress
     from .tables import print_json, print_results
+
+    talks = is_first(os.environ)
+    again = ["run", *arguments_of(config, assignments, blocked, flags)]
+    again += ["--resume", resumed] if resumed is not None else []
+    again += [flag for flag, is_set in (("--json", as_json), ("--quiet", quiet)) if is_set]
+    # Of several ranks one talks.
+    quiet = quiet or not talks
 
     def report(message: str) -> None:
         if not quiet:
@@ -65,7 +76,14 @@ def command(
     # What a component prints must not get between a program and the JSON that it reads.
     stdout = contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout)
     with stdout, only_errors() if quiet else contextlib.nullcontext():
-        result = resume(resumed, request) if resumed is not None else start(request)
+        try:
+            result = resume(resumed, request) if resumed is not None else start(request)
+        except SeveralRanks as asked:
+            from trainkit.ranks.launching import launch
+
+            return launch(again, asked)
+    if not talks:
+        return 0
     if as_json:
         print_json({"directory": str(result.directory), **result.summary})
     elif not quiet:

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 from . import execution
+from .config import default_layer, merged
 from .draft import make_draft
+from .engine import choose_device
 from .execution import RunResult
 from .folds import crossvalidation
 from .modelpath import is_cross_validation
+from .ranks.asked import check_number, check_shares, with_ranks
+from .ranks.world import joined, world_of
 from .request import Request
+from .settings import check_settings
 
 
 def start(request: Request) -> RunResult:
     """Carry out a new run; of a plan with folds, a run for each and one on all samples."""
-    draft = make_draft(request.layers, request.registry, request.live)
-    if draft.settings.folds is not None:
-        return crossvalidation.start(draft, request)
-    return execution.start(draft, request)
+    world = world_of(os.environ)
+    settings = check_settings(merged([default_layer(), *request.layers]))
+    request = replace(request, layers=with_ranks(request.layers, settings, world))
+    with joined(world, choose_device(settings.device, world), settings.rank_timeout):
+        draft = make_draft(request.layers, request.registry, request.live, world)
+        if world.is_alone:
+            # A strategy may ask for several devices.
+            check_number(draft.settings)
+        check_shares(draft)
+        if draft.settings.folds is not None:
+            return crossvalidation.start(draft, request)
+        return execution.start(draft, request)
 
 
 def resume(path: str | Path, request: Request | None = None) -> RunResult:
@@ -29,4 +44,4 @@ def resume(path: str | Path, request: Request | None = None) -> RunResult:
     """
     if is_cross_validation(Path(path)):
         return crossvalidation.resume(Path(path), request or Request())
-    return execution.resume(path, request)
+    return execution.resume(path, request, world_of(os.environ))

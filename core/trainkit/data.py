@@ -155,18 +155,31 @@ class BatchMaker:
 
 @dataclass(frozen=True)
 class EpochBatches:
-    """Hold the micro-batches of an epoch, each a function of its number: a worker process can make any of them."""
+    """Hold the micro-batches of an epoch, each a function of its number: a worker process can make any of them.
+
+    Args:
+        maker: makes a batch of draws.
+        draws: of the epoch.
+        epoch: its number.
+        batch_size: samples of a micro-batch, over all ranks.
+        share: the rank that asks, and how many there are: it has every so many-th sample of a micro-batch. Where a
+            short one leaves none for it, the answer is empty.
+    """
 
     maker: BatchMaker
     draws: Draws
     epoch: int
     batch_size: int
+    share: tuple[int, int] = (0, 1)
 
     def __len__(self) -> int:
         return self.draws.micro_batches(self.batch_size)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        part = slice(number * self.batch_size, (number + 1) * self.batch_size)
+        rank, ranks = self.share
+        part = slice(number * self.batch_size + rank, (number + 1) * self.batch_size, ranks)
+        if ranks > 1 and not len(self.draws.samples[part]):
+            return {}
         return self.maker(self.epoch, self.draws.samples[part], self.draws.variants[part])
 
     def iterate(self, start: int, workers: int, pin_memory: bool, patience: float = 0.0) -> Iterator[dict[str, Any]]:

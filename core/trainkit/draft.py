@@ -25,6 +25,7 @@ from .narrowing import narrowing_callbacks
 from .parts import Loader, Part
 from .plan import ParameterGroup, Plan, Situation
 from .randomness import Purpose, seed_torch
+from .ranks.world import ALONE, World
 from .settings import RunSettings, check_settings
 from .stages import PlannedStage, plan_stages, with_overrides
 from .techniques import offered
@@ -69,13 +70,16 @@ class Draft:
         return self.stages[-1].last_step
 
 
-def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any] | None = None) -> Draft:
+def make_draft(
+    user: Sequence[Layer], registry: Registry, live: Mapping[str, Any] | None = None, world: World = ALONE
+) -> Draft:
     """Return the draft of a run.
 
     Args:
         user: what the user asked for, lowest layer first; the defaults, the task's and the strategy's go below.
         registry: where names become components.
         live: objects that stand for names in the layers, by the name they have there.
+        world: which rank this process is.
 
     Raises:
         TrainkitError: whatever is wrong with the request, the plugins or the data.
@@ -95,7 +99,7 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
         config = merged([*below, *user])
         task_part = loader.part("task", config)
         task = task_part.build()
-    engine = _start(settings)
+    engine = _start(settings, world)
     splits = _read(task, settings)
     model = _build_model(task, settings)
     situation = _situation(splits, engine, model, task_part, task, config)
@@ -110,7 +114,7 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
         config.add({"folds": Value(None, f"fold {settings.fold}", "a run on one fold alone has no folds")})
     first_seed, settings = settings.seed, check_settings(config)
     # The plan may ask for another precision, another size of model, another seed.
-    engine = _start(settings)
+    engine = _start(settings, world)
     new_task_part = loader.part("task", config)
     if (new_task_part.options, settings.seed) != (task_part.options, first_seed):
         task = new_task_part.build()
@@ -128,11 +132,13 @@ def make_draft(user: Sequence[Layer], registry: Registry, live: Mapping[str, Any
     return draft
 
 
-def restore_draft(config: Config, plan: Plan, registry: Registry, live: Mapping[str, Any] | None = None) -> Draft:
+def restore_draft(
+    config: Config, plan: Plan, registry: Registry, live: Mapping[str, Any] | None = None, world: World = ALONE
+) -> Draft:
     """Return the draft of a run that exists: its config and plan stand, nobody is asked again."""
     loader = Loader(registry, live or {})
     settings = check_settings(config)
-    engine = _start(settings)
+    engine = _start(settings, world)
     task_part = loader.part("task", config)
     task: Task = task_part.build()
     splits = _read(task, settings)
@@ -160,9 +166,14 @@ def _draft(
     return Draft(config, settings, engine, task, splits, situation, plan, stages, parts, lists, loader.registry, model)
 
 
-def _start(settings: RunSettings) -> engines.Engine:
+def _start(settings: RunSettings, world: World) -> engines.Engine:
     return engines.start(
-        settings.device, settings.precision, settings.deterministic, settings.threads, keeps_heap=settings.keep_heap
+        settings.device,
+        settings.precision,
+        settings.deterministic,
+        settings.threads,
+        keeps_heap=settings.keep_heap,
+        world=world,
     )
 
 
@@ -198,7 +209,7 @@ def _situation(
         val_samples=len(splits.val) if splits.val is not None else 0,
         test_samples=len(splits.test) if splits.test is not None else 0,
         device=engine.device.type,
-        devices=torch.cuda.device_count() if engine.is_cuda else 1,
+        devices=max(engine.world.size, torch.cuda.device_count() if engine.is_cuda else 1),
         half_precision=engines.half_precision(engine.device),
         cores=os.cpu_count() or 1,
         memory_bytes=engines.memory_bytes(engine.device),

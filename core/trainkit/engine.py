@@ -14,6 +14,7 @@ import torch
 
 from .errors import ResourceError, UsageError
 from .heap import keep_heap
+from .ranks.world import ALONE, World
 from .startup import spare_compiler
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -26,6 +27,7 @@ class Engine:
 
     device: torch.device
     precision: Precision
+    world: World = ALONE
 
     @property
     def is_cuda(self) -> bool:
@@ -54,11 +56,18 @@ class Engine:
             torch.cuda.synchronize(self.device)
 
 
-def choose_device(name: str) -> torch.device:
-    """Return the device of a setting; raise ResourceError if the machine does not have it."""
+def choose_device(name: str, world: World = ALONE) -> torch.device:
+    """Return the device of a setting; raise ResourceError if the machine does not have it.
+
+    Of several ranks on a machine each takes the GPU of its number.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    if not world.is_alone and device.type == "cuda":
+        if ":" in name:
+            raise UsageError(f"device {name} is one GPU, and {world.size} ranks need one each", do="take --device cuda")
+        device = torch.device("cuda", world.local_rank)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ResourceError(
             f"device {name} is not there",
@@ -89,7 +98,15 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     return name  # type: ignore[return-value]
 
 
-def start(device: str, precision: str, deterministic: bool, threads: int | None, *, keeps_heap: bool = False) -> Engine:
+def start(
+    device: str,
+    precision: str,
+    deterministic: bool,
+    threads: int | None,
+    *,
+    keeps_heap: bool = False,
+    world: World = ALONE,
+) -> Engine:
     """Prepare the process for a run and return its engine."""
     spare_compiler()
     if keeps_heap:
@@ -101,8 +118,8 @@ def start(device: str, precision: str, deterministic: bool, threads: int | None,
     if deterministic != torch.are_deterministic_algorithms_enabled():
         # Asked only where it changes something: the call imports PyTorch's compiler, half as long as importing PyTorch.
         torch.use_deterministic_algorithms(deterministic)
-    chosen = choose_device(device)
-    return Engine(chosen, choose_precision(precision, chosen))
+    chosen = choose_device(device, world)
+    return Engine(chosen, choose_precision(precision, chosen), world)
 
 
 def device_name(device: torch.device) -> str:

@@ -13,6 +13,10 @@ from .contracts import Dataset
 from .data import BatchMaker, in_order
 from .errors import RunFailed, printable
 from .randomness import Purpose, seed_torch
+from .ranks.agreement import agree
+from .ranks.merging import merge_metrics, merges
+from .ranks.sharing import share_buffers
+from .ranks.world import ALONE
 from .record import LossPairs
 
 if TYPE_CHECKING:
@@ -35,6 +39,7 @@ def evaluate(run: Run, split: str, dataset: Dataset, limit: int | None = None) -
         limit: look at the first samples only.
     """
     started = time.perf_counter()
+    share_buffers(run)
     for before in run.events.before_evaluation:
         before(run, split)
     results: dict[str, float] = {}
@@ -97,7 +102,22 @@ def results_of(run: Run, split: str, dataset: Dataset, limit: int | None) -> dic
     losses = LossPairs()
     look_at(run, split, dataset, limit, losses)
     run.inactive.note(split, losses.inactive, losses.batches)
+    if not run.world.is_alone:
+        return results_of_ranks(run, split, losses)
     return losses.means(split) | metric_rows(split, run.metrics)
+
+
+def results_of_ranks(run: Run, split: str, losses: LossPairs) -> dict[str, float]:
+    """Return the results of a split of which each rank saw a part: those of all parts, the same on each rank."""
+    world = run.world
+    merged = merges(run.metrics)
+    if merged:
+        losses = losses.pooled(world)
+        merge_metrics(world, [bound.metric for bound in run.metrics])
+    # Metrics that are merged have the sums on rank 0 alone.
+    own = losses.means(split) | metric_rows(split, run.metrics) if world.is_first or not merged else {}
+    results: dict[str, float] = world.firsts(own)
+    return results
 
 
 def look_at(run: Run, split: str, dataset: Dataset, limit: int | None, losses: LossPairs) -> None:
@@ -105,7 +125,7 @@ def look_at(run: Run, split: str, dataset: Dataset, limit: int | None, losses: L
     for bound in run.metrics:
         bound.metric.reset()
     seed_torch(run.settings.seed, Purpose.EVALUATION, run.moment.step, SPLIT_CODES.get(split, 3))
-    for batch in batches(run, dataset, limit):
+    for batch in batches(run, dataset, limit) if run.world.is_alone else share_of_batches(run, split, dataset, limit):
         run.check_signal_in_evaluation()
         outputs, loss = run.forward(batch)
         losses.add(loss)
@@ -114,6 +134,24 @@ def look_at(run: Run, split: str, dataset: Dataset, limit: int | None, losses: L
             values |= run.task.predict(run.model, batch, outputs)
         for bound in run.metrics:
             bound.update(values)
+
+
+def share_of_batches(run: Run, split: str, dataset: Dataset, limit: int | None) -> Iterator[Mapping[str, Any]]:
+    """Yield this rank's part of the evaluation batches, whole ones in turn, or all of them if sums cannot be merged.
+
+    Ranks agree before each batch. What a batch draws at random follows from its number, whichever rank has it.
+    """
+    maker = BatchMaker(dataset, run.task.collate)
+    size = run.settings.evaluate.batch_size or run.settings.loop.batch_size
+    parts = in_order(dataset, size, limit)
+    world = run.world if merges(run.metrics) else ALONE
+    for begin in range(0, len(parts), world.size):
+        agree(run)
+        run.check_signal_in_evaluation()
+        number = begin + world.rank
+        if number < len(parts):
+            seed_torch(run.settings.seed, Purpose.EVALUATION, run.moment.step, SPLIT_CODES.get(split, 3), number)
+            yield run.engine.place(maker(0, parts[number]))
 
 
 def batches(run: Run, dataset: Dataset, limit: int | None = None) -> Iterator[Mapping[str, Any]]:

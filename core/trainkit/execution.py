@@ -24,6 +24,9 @@ from .finish import Results, final_results, load_best, summary
 from .live import Run
 from .loop import enter_stage, train
 from .lrfind.foundrate import take_found_rate
+from .ranks.asked import check_shares, join_again
+from .ranks.states import same_checkpoint
+from .ranks.world import ALONE, World
 from .report import write_report
 from .request import Reporter, Request
 from .resumption import apply_neutral, check_versions, is_done
@@ -38,6 +41,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 TWICE = "interrupted twice"
+OTHER_RANKS = (
+    "ranks now: {now}, before: {then}. The order of samples stays; gradients are summed in another order, so their "
+    "last bits differ, and so does what a rank draws at random, as dropout"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -70,8 +77,8 @@ def start(draft: Draft, request: Request) -> RunResult:
         _log.warning("%s", warning)
     out = Path(draft.settings.out) if draft.settings.out else None
     name = draft.settings.name or short_name(draft.config["task.use"])
-    with contextlib.closing(RunDirectory.create(out, name)) as directory:
-        built.directory = directory
+    with contextlib.closing(_new_directory(out, name, built.world)) as directory:
+        built.directory = directory if built.world.is_first else None
         write_documents(directory, draft, request)
         if draft.settings.lr_find:
             # It has shown what must be refused; another model is built only when this one is gone.
@@ -81,18 +88,32 @@ def start(draft: Draft, request: Request) -> RunResult:
             return _carry_out(built, directory)
 
 
-def resume(path: str | Path, request: Request | None = None) -> RunResult:
+def _new_directory(out: Path | None, name: str, world: World) -> RunDirectory:
+    """Return a new run directory, which rank 0 makes; the others only know of it."""
+    if world.is_first:
+        directory = RunDirectory.create(out, name)
+        world.firsts(str(directory.path.absolute()))
+        return directory
+    return RunDirectory(Path(world.firsts(None)), writes=False)
+
+
+def resume(path: str | Path, request: Request | None = None, world: World = ALONE) -> RunResult:
     """Go on with a run where its newest valid checkpoint stands; of one that is done, return what it came to.
 
     Args:
         path: the run directory.
         request: live objects, listeners and settings; of the settings only those that leave the result as it is.
+        world: which rank this process is.
     """
     request = request or Request()
-    with contextlib.closing(RunDirectory.open(Path(path))) as directory:
+    with contextlib.ExitStack() as stack:
+        directory = RunDirectory.open(Path(path)) if world.is_first else RunDirectory(Path(path), writes=False)
+        stack.enter_context(contextlib.closing(directory))
         config, plan = read_documents(directory)
         apply_neutral(config, request.layers)
-        draft = restore_draft(config, plan, request.registry, request.live)
+        join_again(config, request, world, stack)
+        draft = restore_draft(config, plan, request.registry, request.live, world)
+        check_shares(draft)
         check_versions(directory, draft, request.report)
         if is_done(directory) and (result := _result_of(compose(draft), directory)):
             request.report("this run is done: nothing is left to train")
@@ -100,7 +121,7 @@ def resume(path: str | Path, request: Request | None = None) -> RunResult:
         if draft.settings.lr_find:
             built = _searched(draft, directory, request)
         else:
-            built = compose(draft, directory, request.listeners)
+            built = compose(draft, directory if world.is_first else None, request.listeners)
         with _recorded(built, directory, offset=None, report=request.report):
             return _carry_out(built, directory)
 
@@ -136,23 +157,28 @@ def _result_of(built: Run, directory: RunDirectory) -> RunResult | None:
 @contextlib.contextmanager
 def _recorded(built: Run, directory: RunDirectory, offset: int | None, report: Reporter = print) -> Iterator[None]:
     """Open the run's files; with offset None, restore the newest valid checkpoint."""
-    kept = built.settings.checkpoint
-    built.checkpoints = Checkpoints(directory.checkpoints, keep=kept.keep, keep_best=kept.keep_best)
-    built.metrics_file = MetricsFile(directory.path / "metrics.jsonl")
+    kept, is_first = built.settings.checkpoint, built.world.is_first
+    if is_first:
+        built.checkpoints = Checkpoints(directory.checkpoints, keep=kept.keep, keep_best=kept.keep_best)
+        built.metrics_file = MetricsFile(directory.path / "metrics.jsonl")
     try:
-        checkpoint = built.checkpoints.newest_valid(report) if offset is None else None
         if offset is None:
-            if checkpoint is None:
+            found = built.checkpoints.newest_valid(report) if built.checkpoints is not None else None
+            if found is None and is_first:
                 _refuse_damaged(directory)
                 report("no checkpoint yet: the run begins anew")
+            elif found is not None and (made := found.facts.get("ranks", 1)) != built.world.size:
+                report(OTHER_RANKS.format(now=built.world.size, then=made))
             built.resumed = True
-            _restore(built, checkpoint)
-        if built.base is not None:
+            _restore(built, same_checkpoint(built.world, found))
+        if built.base is not None and is_first:
             built.base.keep(directory.path / FOLDER, partial(base_files, built))
         yield
     finally:
-        built.metrics_file.close()
-        built.checkpoints.close()
+        if built.metrics_file is not None:
+            built.metrics_file.close()
+        if built.checkpoints is not None:
+            built.checkpoints.close()
         if built.base is not None:
             built.base.close()
 
@@ -170,9 +196,9 @@ def _refuse_damaged(directory: RunDirectory) -> None:
 
 
 def _restore(built: Run, checkpoint: Checkpoint | None) -> None:
-    assert built.metrics_file is not None
     if checkpoint is None:
-        built.metrics_file.truncate(0)
+        if built.metrics_file is not None:
+            built.metrics_file.truncate(0)
         return
     state = saved_state(checkpoint)
     moment = state["moment"]
@@ -182,7 +208,8 @@ def _restore(built: Run, checkpoint: Checkpoint | None) -> None:
             built.moment.stage = index
             enter_stage(built, built.stages[index])
     restore(built, checkpoint, state)
-    built.metrics_file.truncate(checkpoint.facts["metrics_offset"])
+    if built.metrics_file is not None:
+        built.metrics_file.truncate(checkpoint.facts["metrics_offset"])
     if built.checkpoints is not None:
         # A later checkpoint that turned out to be damaged may have pushed some out before.
         there = built.checkpoints.steps()
@@ -224,7 +251,7 @@ def note_failure(directory: RunDirectory, reason: BaseException, step: int) -> N
 def _trained(built: Run, directory: RunDirectory) -> RunResult:
     results: Results = {}
     best_step = None
-    with heard(built):
+    with heard(built.ears):
         train(built)
         report_checkpoints(built, wait=True)
         if built.signal is None:
@@ -235,7 +262,8 @@ def _trained(built: Run, directory: RunDirectory) -> RunResult:
     status, code = _ending(built)
     facts = summary(built, results, best_step) | {"status": status, "exit_code": int(code)}
     directory.write_json("results.json", facts)
-    write_report(directory)
+    if built.world.is_first:
+        write_report(directory)
     directory.status(
         status, reason=facts["stop_reason"], step=built.moment.step, best=built.best.value, exit_code=int(code)
     )

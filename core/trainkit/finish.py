@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .contracts import Summarises
 from .evaluation import evaluate, evaluate_baseline, switch_weights
+from .ranks.states import same_checkpoint
 from .routine import write_row
 from .snapshot import restore_weights, saved_state
 
@@ -22,7 +23,7 @@ def load_best(run: Run) -> int | None:
     Where weights are averaged the average is left in place: training is over.
     """
     switch_weights(run, training=False)
-    best = run.checkpoints.best() if run.checkpoints is not None else None
+    best = same_checkpoint(run.world, run.checkpoints.best() if run.checkpoints is not None else None)
     if best is None:
         return None
     restore_weights(run, best, saved_state(best))
@@ -39,7 +40,7 @@ def final_results(run: Run) -> Results:
         limit = run.settings.evaluate.train_samples if split == "train" else None
         if limit != 0:
             results["model"] |= evaluate(run, split, dataset, limit)
-    for name, predict in run.task.baselines().items():
+    for name, predict in run.task.baselines().items() if run.world.is_first else ():
         for split, dataset in run.splits.items():
             if split != "train":
                 rows = evaluate_baseline(run, split, dataset, predict)

@@ -23,8 +23,11 @@ from .events import EventLists, resolve
 from .moment import Moment
 from .partof import PartOf
 from .plan import Plan
+from .ranks.agreement import Ears
+from .ranks.world import World
 from .record import Gathered, InactiveTerms
 from .settings import RunSettings
+from .signals import Stoppable
 from .stages import PlannedStage
 from .workers import Workers
 
@@ -94,6 +97,8 @@ class Run:
 
     def __post_init__(self) -> None:
         self._lasting = self.events
+        # Several ranks hear signals one by one, and heed them together.
+        self.ears: Stoppable = self if self.world.is_alone else Ears()
         self.workers = Workers(self.settings.loop.workers)
 
     def follow(self, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
@@ -101,6 +106,11 @@ class Run:
         self.scheduler = scheduler
         label = f"scheduler {self.config['scheduler.use']}"
         self.events = self._lasting.followed_by(resolve([(label, scheduler)]))
+
+    @property
+    def world(self) -> World:
+        """Return which rank this process is, and of how many."""
+        return self.engine.world
 
     @property
     def total_steps(self) -> int:

@@ -7,6 +7,7 @@ Read aloud::
             for each window of micro-batches:
                 for each micro-batch: forward, loss, backward
                 normalise by the counts of the whole window, check that all is finite, clip, step, schedule
+                (on several ranks: each takes its share of a micro-batch, and gradients and counts are summed)
                 log, evaluate and save when it is due
             evaluate and save when it is due
 
@@ -17,20 +18,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from .data import Draws, EpochBatches, alike, draw, select, windows
 from .errors import Diverged, UsageError
 from .evaluation import Interrupted
-from .gradients import finish_gradients
+from .gradients import WindowCount, finish_gradients, is_nothing, pool
 from .live import Run, set_trainable
 from .randomness import Purpose, seed_torch
+from .ranks.agreement import agree
 from .routine import at_epoch_end, at_step, divergence_report, flush_log, save
 from .schedule import set_base_rates
 from .stages import PlannedStage, schedule_span
 
 if TYPE_CHECKING:
-    from .contracts import Batch
+    from .contracts import Batch, LossOutput
 
 
 def train(run: Run) -> None:
@@ -112,7 +112,9 @@ def train_epoch(run: Run, planned: PlannedStage) -> None:
         for hear in run.events.on_epoch_start:
             hear(run)
         moment.epoch_started = True
-    batches = EpochBatches(run.batch_maker(), admitted_draws(run, planned), moment.epoch, loop.batch_size)
+    agree(run)
+    draws, share = admitted_draws(run, planned), (run.world.rank, run.world.size)
+    batches = EpochBatches(run.batch_maker(), draws, moment.epoch, loop.batch_size, share)
     if moment.windows:
         at_step(run)
     stream = run.workers.stream(batches, moment.windows * loop.accumulate, run.engine.is_cuda)
@@ -154,7 +156,7 @@ def train_step(run: Run, window: list[dict[str, Any]]) -> None:
     A window of which nothing is to be learned is passed over: it is no step.
     """
     moment, events = run.moment, run.events
-    seed_torch(run.settings.seed, Purpose.STEP, moment.window)
+    seed_torch(run.settings.seed, Purpose.STEP, moment.window, *run.world.words)
     learned, correction = backward(run, window)
     moment.windows += 1
     moment.window += 1
@@ -189,35 +191,30 @@ def backward(run: Run, window: list[dict[str, Any]]) -> tuple[bool, Any]:
     into the true count of all micro-batches, and becomes part of the clipping factor. A micro-batch whose loss has the
     count 0, a plain number, has no backward pass.
     """
-    guess: Any = None
-    total: Any = 0
+    count = WindowCount(run.world, run.engine.device, len(window))
+    samples = 0
     for cpu_batch in window:
-        batch: Batch = run.engine.place(cpu_batch)
-        outputs, loss = run.forward(batch)
-        run.inactive.note("train", dict.fromkeys(loss.inactive, 1))
-        for hear in run.events.on_loss:
-            loss = hear(run, batch, loss, outputs) or loss
-        run.moment.samples += len(batch["sample_id"])
-        run.batch = batch
-        if is_nothing(loss.count):
+        loss = learned_from(run, cpu_batch) if cpu_batch else None
+        samples += len(cpu_batch.get("sample_id", ()))
+        guess = count.add(0 if loss is None else loss.count)
+        if loss is None or is_nothing(loss.count):
             continue
-        if guess is None:
-            guess = at_least_one(loss.count) * len(window)
         scaled = loss.sum / guess
         (scaled if run.scaler is None else run.scaler.scale(scaled)).backward()
         run.gathered.add_loss(loss)
-        total = total + loss.count
-    return guess is not None, None if guess is None or len(window) == 1 else guess / at_least_one(total)
+    return pool(run, count.learned, samples), count.correction()
 
 
-def is_nothing(count: Any) -> bool:
-    """Return whether a count is the number 0; a tensor is not read from its device to tell."""
-    return not isinstance(count, torch.Tensor) and count == 0
-
-
-def at_least_one(count: Any) -> Any:
-    """Return the count, or 1 where nothing was counted."""
-    return count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1)
+def learned_from(run: Run, cpu_batch: dict[str, Any]) -> LossOutput:
+    """Return the loss of a micro-batch after its forward pass, as whoever hears `on_loss` leaves it."""
+    batch: Batch = run.engine.place(cpu_batch)
+    outputs, loss = run.forward(batch)
+    run.inactive.note("train", dict.fromkeys(loss.inactive, 1))
+    for hear in run.events.on_loss:
+        loss = hear(run, batch, loss, outputs) or loss
+    run.moment.samples += len(batch["sample_id"])
+    run.batch = batch
+    return loss
 
 
 def skip_step(run: Run, window: list[dict[str, Any]], norm: float) -> None:

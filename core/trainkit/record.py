@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from .ranks.world import ALONE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .contracts import LossOutput
+    from .ranks.world import World
 
 _log = logging.getLogger(__name__)
 
-Pair = tuple["Tensor", "Tensor | float"]
+Pair = tuple["Tensor | float", "Tensor | float"]
 
 
 class LossPairs:
@@ -29,6 +33,7 @@ class LossPairs:
         self.by_name: dict[str, list[Pair]] = dict(pairs or {})
         self.batches = 0
         self.inactive: dict[str, int] = {}
+        self.sum: Callable[[Iterable[float]], float] = sum
 
     def add(self, loss: LossOutput) -> None:
         """Take the loss of a batch."""
@@ -41,7 +46,20 @@ class LossPairs:
 
     def means(self, split: str) -> dict[str, float]:
         """Return the mean losses of a split by tag."""
-        return {f"{split}/loss" + (f"/{name}" if name else ""): mean_of(p) for name, p in self.by_name.items()}
+        tags = {name: f"{split}/loss" + (f"/{name}" if name else "") for name in self.by_name}
+        return {tags[name]: mean_of(pairs, self.sum) for name, pairs in self.by_name.items()}
+
+    def pooled(self, world: World) -> LossPairs:
+        """Return the pairs of all ranks, the same on each."""
+        if world.is_alone:
+            return self
+        own = {name: [(float(s), float(c)) for s, c in pairs] for name, pairs in self.by_name.items()}
+        pooled = LossPairs()
+        pooled.sum = exact_sum
+        for found in world.everyones(own):
+            for name, pairs in found.items():
+                pooled.by_name.setdefault(name, []).extend((s, c) for s, c in pairs)
+        return pooled
 
 
 class InactiveTerms:
@@ -95,9 +113,12 @@ class Gathered:
         self.losses.add(loss)
         self.weights = {name: torch.as_tensor(weight).detach() for name, weight in loss.weights.items()}
 
-    def take(self) -> dict[str, float]:
-        """Return the row of what was gathered, by tag, and begin anew."""
-        row = self.losses.means("train")
+    def take(self, world: World = ALONE) -> dict[str, float] | None:
+        """Return the row of what was gathered on all ranks, by tag, and begin anew; None if there is nothing."""
+        losses = self.losses.pooled(world)
+        if not losses.by_name:
+            return None
+        row = losses.means("train")
         row |= {f"train/weight/{name}": float(weight) for name, weight in self.weights.items()}
         if self.norms:
             row["train/grad_norm"] = float(torch.tensor([float(norm) for norm in self.norms]).mean())
@@ -105,12 +126,12 @@ class Gathered:
         self.begin_anew()
         return row
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what is gathered, so that the row of an interrupted interval is that of an uninterrupted one."""
+    def state_dict(self, world: World = ALONE) -> dict[str, Any]:
+        """Return what all ranks gathered, so that the row of an interrupted interval is as if it were not."""
         return {
             "pairs": {
                 name: [[torch.as_tensor(s), torch.as_tensor(c)] for s, c in pairs]
-                for name, pairs in self.losses.by_name.items()
+                for name, pairs in self.losses.pooled(world).by_name.items()
             },
             "weights": self.weights,
             "norms": [float(norm) for norm in self.norms],
@@ -124,10 +145,19 @@ class Gathered:
         self.weights, self.norms, self.extra = dict(state["weights"]), list(state["norms"]), dict(state["extra"])
 
 
-def mean_of(pairs: list[Pair]) -> float:
+def exact_sum(numbers: Iterable[float]) -> float:
+    """Return a sum whose every bit is right, whatever the order: that in which ranks were saved may be another."""
+    values = list(numbers)
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):
+        return sum(values)
+
+
+def mean_of(pairs: list[Pair], add: Callable[[Iterable[float]], float] = sum) -> float:
     """Return the mean of (sum, count) pairs: all sums over all counts; NaN where nothing was counted."""
-    total = sum(float(s) for s, _ in pairs)
-    count = sum(float(c) for _, c in pairs)
+    total = add(float(s) for s, _ in pairs)
+    count = add(float(c) for _, c in pairs)
     return total / count if count else float("nan")
 
 

@@ -24,6 +24,8 @@ NEUTRAL_SETTINGS = (
     "checkpoint.keep",
     "checkpoint.keep_best",
     "checkpoint.background",
+    "devices",
+    "rank_timeout",
     "threads",
     "keep_heap",
 )

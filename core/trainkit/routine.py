@@ -14,6 +14,8 @@ from .costs.ahead import ahead_of
 from .costs.probe import estimate
 from .errors import Diverged
 from .evaluation import evaluate, evaluated_weights
+from .ranks.agreement import agree
+from .ranks.sharing import share_buffers
 from .record import learning_rates
 from .snapshot import take_snapshot
 
@@ -26,6 +28,7 @@ WORTH_TRYING = 64
 
 def at_step(run: Run) -> None:
     """Do what is due after an optimizer step. Called again after a resume, it does only what was not done."""
+    agree(run)
     step, settings = run.moment.step, run.settings
     run.forecast.stepped(step, run.moment.stage)
     if settings.loop.log_every_steps and step % settings.loop.log_every_steps == 0:
@@ -50,6 +53,7 @@ def at_epoch_end(run: Run, *, last: bool) -> None:
         improved = evaluate_now(run)
     for hear in run.events.on_epoch_end:
         hear(run)
+    agree(run)
     moment.epoch += 1
     moment.windows = 0
     moment.epoch_started = False
@@ -61,18 +65,21 @@ def at_epoch_end(run: Run, *, last: bool) -> None:
 
 def flush_log(run: Run) -> None:
     """Write the row of everything gathered since the last one; nothing if there is nothing."""
-    if not run.gathered.losses.by_name:
+    taken = run.gathered.take(run.world)
+    if taken is None:
         return
-    row = run.gathered.take() | learning_rates(run.optimizer.param_groups)
+    row = taken | learning_rates(run.optimizer.param_groups)
     if not math.isfinite(row.get("train/grad_norm", 0.0)):
         raise Diverged(**divergence_report(run, [], row["train/grad_norm"]))
-    write_row(run, row | timing(run))
+    write_row(run, run.world.firsts(row | timing(run)))
 
 
 def timing(run: Run) -> dict[str, float]:
     """Return the tags of time: seconds so far, seconds left, samples per second."""
     forecast, left = run.forecast, ahead_of(run)
-    if forecast.is_founded and not forecast.is_estimated and sum(left.steps) >= WORTH_TRYING:
+    # Ranks do the same things at the same time: what depends on a clock, as whether to try something out, is not one.
+    may_try = run.world.is_alone and not forecast.is_estimated
+    if forecast.is_founded and may_try and sum(left.steps) >= WORTH_TRYING:
         estimate(run, left)
     row = {"time/elapsed": forecast.elapsed()}
     if (remaining := forecast.remaining(left)) is not None:
@@ -105,6 +112,7 @@ def evaluate_now(run: Run) -> bool:
     # What listeners do with an evaluation, as pictures of answers, comes with each one and belongs to no step.
     uncounted = time.perf_counter() - started - (run.forecast.evaluating - counted)
     run.forecast.evaluated(uncounted, is_new=False)
+    agree(run)
     return note_best(run, results[run.monitor])
 
 
@@ -122,13 +130,17 @@ def save(run: Run) -> None:
     epoch, its evaluation included, again, and comes to the same.
     """
     moment = run.moment
-    if run.checkpoints is None:
+    if run.checkpoints is None and run.world.is_alone:
         return
     if moment.saved_step != moment.step:
         moment.saved_step = moment.step
+        share_buffers(run)
         with evaluated_weights(run):
-            run.checkpoints.save(take_snapshot(run), background=run.settings.checkpoint.background)
-    if moment.step in run.best.steps:
+            # All ranks take part in it, and rank 0 writes.
+            snapshot = take_snapshot(run)
+            if run.checkpoints is not None:
+                run.checkpoints.save(snapshot, background=run.settings.checkpoint.background)
+    if run.checkpoints is not None and moment.step in run.best.steps:
         run.checkpoints.mark_best(run.best.ranking)
 
 
@@ -149,7 +161,9 @@ def divergence_report(run: Run, window: list[dict[str, Any]], norm: float) -> di
         "none found",
     )
     ids = getattr(run.splits.train, "ids", None)
-    numbers = [int(i) for batch in window for i in batch["sample_id"]]
+    numbers = [int(i) for batch in window for i in batch.get("sample_id", ())]
+    if window:
+        numbers = [number for own in run.world.everyones(numbers) for number in own]
     names = ", ".join(str(ids[i] if ids is not None else i) for i in numbers[:8])
     best = f"; the last checkpoint is of step {run.moment.saved_step}" if run.moment.saved_step >= 0 else ""
     return {

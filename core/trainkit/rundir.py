@@ -33,10 +33,11 @@ class RunDirectory:
     Args:
         path: the folder.
         lock: the file descriptor of its lock, or None for reading only.
+        writes: False for a rank that leaves all writing to another one.
     """
 
-    def __init__(self, path: Path, lock: int | None = None) -> None:
-        self.path = path
+    def __init__(self, path: Path, lock: int | None = None, *, writes: bool = True) -> None:
+        self.path, self._writes = path, writes
         self.checkpoints = path / "checkpoints"
         self.metrics_path = path / METRICS
         self._lock = lock
@@ -156,6 +157,8 @@ class RunDirectory:
 
     def _write(self, name: str, content: bytes) -> None:
         path = self._inside(name)
+        if not self._writes:
+            return
         try:
             replace_file(SYSTEM, path, content)
         except OSError as error:

@@ -93,6 +93,10 @@ class RunSettings(Section):
     """Decides about weights, order, augmentation and dropout."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     """auto, cpu, cuda or cuda:N."""
+    devices: PositiveInt | Literal["auto"] = "auto"
+    """How many devices share each batch, a process (rank) for each; auto: as many as torchrun started, else one."""
+    rank_timeout: PositiveFloat = 600.0
+    """Seconds that a rank waits for the others before it gives them up."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of forward and backward passes; auto is bf16 on a GPU that has it, fp32 elsewhere."""
     deterministic: bool = False

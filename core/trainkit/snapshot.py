@@ -8,6 +8,7 @@ from .checkpoint import Checkpoint, Snapshot
 from .contracts import Stateful
 from .errors import CheckpointError
 from .evaluation import switch_weights
+from .ranks.states import own_states, state_of_rank
 from .storage.statetree import flatten, unflatten
 from .weights import load_weights, saved_weights, small_files, weights_file
 
@@ -47,6 +48,7 @@ def take_snapshot(run: Run) -> Snapshot:
             "metrics_offset": run.metrics_file.offset if run.metrics_file is not None else 0,
             "data": run.splits.fingerprint,
             **base,
+            **({} if run.world.is_alone else {"ranks": run.world.size}),
         },
         files=small_files(run),
     )
@@ -72,11 +74,14 @@ def restore(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
             why=f"checkpoint: {', '.join(state['components'])}; now: {', '.join(kept)}",
             do="resume with the components, and the versions, that the run was started with",
         )
+    states = state_of_rank(run.world, state)
     for label, component in kept.items():
-        component.load_state_dict(state["components"][label])
+        component.load_state_dict(states[label])
     switch_weights(run, training=True)
     run.moment.load_state_dict(state["moment"])
-    run.gathered.load_state_dict(state["gathered"])
+    if run.world.is_first:
+        # What all ranks had gathered is rank 0's now.
+        run.gathered.load_state_dict(state["gathered"])
     if "inactive" in state:
         run.inactive.load_state_dict(state["inactive"])
     run.best.load_state_dict(state["best"])
@@ -127,14 +132,17 @@ def saved_state(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _state(run: Run) -> dict[str, Any]:
+    components = {label: component.state_dict() for label, component in stateful(run).items()}
+    of_ranks = {} if run.world.is_alone else {"ranks": own_states(run.world, components)}
     return {
         "moment": run.moment.state_dict(),
         "best": run.best.state_dict(),
-        "gathered": run.gathered.state_dict(),
+        "gathered": run.gathered.state_dict(run.world),
         "inactive": run.inactive.state_dict(),
         "scheduler": run.scheduler.state_dict() if run.scheduler is not None else {},
         "scaler": run.scaler.state_dict() if run.scaler is not None else {},
-        "components": {label: component.state_dict() for label, component in stateful(run).items()},
+        "components": components,
+        **of_ranks,
         "stop_reason": run.stop_reason,
         "stage_reasons": run.stage_reasons,
         **({} if run.base is None else {"buffers": run.base.buffers()}),

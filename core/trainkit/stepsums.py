@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from .ranks.world import World
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +31,7 @@ class StepSums:
     def put(self, values: Mapping[str, tuple[Tensor, Tensor | float]]) -> None:
         """Put down the sums and counts of one forward pass in place of those before; they are detached.
 
-        The names, and the shapes of the sums, must be the same on every rank; the count of what is missing is 0.
+        The shapes of the sums must be the same on every rank; what a rank does not put down counts as 0 there.
         """
         self._put = {
             name: (s.detach(), torch.as_tensor(c, device=s.device).detach()) for name, (s, c) in values.items()
@@ -46,8 +48,29 @@ class StepSums:
 
     def take(self) -> dict[str, SumAndCount]:
         """Return the sums and counts of the step over all ranks, and begin anew."""
-        taken, self._kept = self._kept, {}
+        taken, self._kept = on_all_ranks(self._kept), {}
         return {name: (over_ranks(total), over_ranks(count)) for name, (total, count) in taken.items()}
+
+
+def on_all_ranks(sums: dict[str, SumAndCount]) -> dict[str, SumAndCount]:
+    """Return sums under the names of all ranks, in one order; a rank without a sample of a batch has zeros."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return sums
+    world = World(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    forms = {name: [_form(value) for value in pair] for name, pair in sums.items()}
+    found: dict[str, list[Any]] = {}
+    for of_rank in world.everyones(forms):
+        for name, pair in of_rank.items():
+            found.setdefault(name, pair)
+    return {name: sums.get(name, (_zeros(*found[name][0]), _zeros(*found[name][1]))) for name in sorted(found)}
+
+
+def _form(value: Tensor) -> list[Any]:
+    return [list(value.shape), str(value.dtype).removeprefix("torch."), value.device.type]
+
+
+def _zeros(shape: list[int], dtype: str, device: str) -> Tensor:
+    return torch.zeros(shape, dtype=getattr(torch, dtype), device=device)
 
 
 def over_ranks(value: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from trainkit import stepsums
 from trainkit.stepsums import StepSums
 
 
@@ -46,6 +47,7 @@ def test_a_window_whose_update_was_skipped_is_forgotten() -> None:
 
 def test_ranks_are_summed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(stepsums, "on_all_ranks", lambda sums: sums)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.add_(10))
     sums, total = StepSums(), torch.tensor(2.0)
     sums.put({"main": (total, 4)})

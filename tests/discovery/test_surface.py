@@ -12,8 +12,8 @@ from trainkit_cli.commands import COMMANDS, group
 
 SHARED = {
     "config", "--task", "--strategy", "--data", "--loss", "--optimizer", "--scheduler", "--adapter", "--augmenter",
-    "--metric", "--callback", "--epochs", "--max-steps", "--batch-size", "--folds", "--seed", "--device", "--precision",
-    "--set", "--on-bad-sample", "-p",
+    "--metric", "--callback", "--epochs", "--max-steps", "--batch-size", "--folds", "--seed", "--device", "--devices",
+    "--precision", "--set", "--on-bad-sample", "-p",
 }  # fmt: skip
 OPTIONS = {
     "run": SHARED | {"--out", "--name", "--resume", "--json", "--quiet"},

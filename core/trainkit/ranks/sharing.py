@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import UsageError
+from trainkit.errors import UsageError
+
 from .world import World, speaking
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from trainkit.live import Run
 
 BUCKET_BYTES = 25 * 2**20
 
@@ -72,3 +75,8 @@ def copy_from_first(world: World, tensors: Iterable[Tensor]) -> None:
     for tensor in tensors:
         with speaking():
             torch.distributed.broadcast(tensor, 0)
+
+
+def share_buffers(run: Run) -> None:
+    """Give every rank the buffers of rank 0, as running statistics: an evaluation and a checkpoint begin with it."""
+    copy_from_first(run.world, [*run.model.buffers(), *run.loss.buffers()])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import RanksError, UsageError, printable
+from trainkit.errors import RanksError, UsageError, printable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,10 +67,7 @@ class World:
         if self.is_alone:
             return [list(numbers)]
         own = torch.tensor(numbers, dtype=torch.float64)
-        rows = torch.empty(self.size * len(numbers), dtype=torch.float64)
-        with speaking():
-            torch.distributed.all_gather_into_tensor(rows, own)
-        return [list(map(float, row)) for row in rows.view(self.size, -1)]
+        return [list(map(float, row)) for row in self._gathered(own)]
 
     def everyones(self, value: Any) -> list[Any]:
         """Return what every rank says, in their order: JSON values, with numbers that are not finite."""
@@ -84,11 +81,14 @@ class World:
         longest = max(lengths)
         own = torch.zeros(longest, dtype=torch.uint8)
         own[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else own[:0]
-        rows = torch.empty(self.size * longest, dtype=torch.uint8)
+        rows = self._gathered(own)
+        return [bytes(row[:length].numpy()) for row, length in zip(rows, lengths, strict=True)]
+
+    def _gathered(self, own: Tensor) -> list[Tensor]:
+        rows = [torch.empty_like(own) for _ in range(self.size)]
         with speaking():
-            torch.distributed.all_gather_into_tensor(rows, own)
-        parts = rows.view(self.size, -1)
-        return [bytes(row[:length].numpy()) for row, length in zip(parts, lengths, strict=True)]
+            torch.distributed.all_gather(rows, own)
+        return rows
 
     def firsts(self, value: Any) -> Any:
         """Return what rank 0 says, on every rank; a value of another rank is not looked at."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from trainkit import LossOutput, UsageError, hookimpl
+from trainkit import LossOutput, UsageError, hookimpl, stepsums
 from trainkit.testing import LossConformance
 from trainkit.testing.tiny import tiny_run
 from trainkit_loss_variance_aware.formulas import (
@@ -178,6 +178,7 @@ def test_counts_below_one_count_as_they_are():
 def test_ranks_are_averaged(monkeypatch):
     """The other rank has a mean of 6 over 4 items where this one has 2."""
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(stepsums, "on_all_ranks", lambda sums: sums)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.mul_(4 if tensor > 4 else 2))
     loss = VarianceAware(Terms(), window=4)
     step(loss, (2.0, 0.0, 3.0))
