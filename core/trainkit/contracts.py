@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     import numpy as np
@@ -293,6 +294,19 @@ class Forwards(Protocol):
 
     def forward(self, model: nn.Module, batch: Batch) -> Outputs:
         """Return the outputs of the model for a batch; wherever the core runs a model, it asks for this."""
+        ...
+
+
+@runtime_checkable
+class AsTrained(Protocol):
+    """Be a task that generates, so that what `predict` and `answers` cost depends on what the model has learned.
+
+    A forecast of time is made of a model that has learned nothing yet, which writes now next to nothing, now all that
+    it may.
+    """
+
+    def as_trained(self) -> AbstractContextManager[None]:
+        """Return what makes answers as long as the right ones while it is in force, wherever a batch has these."""
         ...
 
 

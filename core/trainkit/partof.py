@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,9 @@ class PartOf:
         planned: optimizer steps of each part, in their order.
         number: of this part, from 0.
         took: seconds of each part before it.
+        samples: of each part, by split; those of this part if not given.
+        answers_again: whether a part that is over answers its validation samples once more.
+        began: reading of `time.perf_counter` when this part began, before data was read for it.
         kind: what its parts are called in messages.
         resume: the command that goes on with the whole, its directory left out.
     """
@@ -26,6 +29,9 @@ class PartOf:
     planned: Sequence[int]
     number: int
     took: Sequence[float] = ()
+    samples: Sequence[Mapping[str, int]] = ()
+    answers_again: bool = False
+    began: float | None = None
     kind: str = "fold"
     resume: str = "trainkit run --resume"
 
@@ -44,21 +50,18 @@ class PartOf:
         """Return the seconds of the parts before this one."""
         return sum(self.took)
 
-    def remaining(self, seconds: float, left: float) -> float:
+    def remaining(self, spent: float, left: float, expected: Sequence[float]) -> float:
         """Return the seconds that this part and those after it will still take.
 
-        Parts that are over tell what a planned step takes, with evaluations and saving, and with an end before its
-        time; before there is one, this part tells.
+        Parts that are over tell how much longer or shorter a part takes than is expected of it, as one that ends before
+        its time.
 
         Args:
-            seconds: since this part began.
-            left: seconds that this part will still take.
+            spent: seconds since this part began.
+            left: seconds that its steps and evaluations will still take.
+            expected: seconds of each part, as this one tells.
         """
-        after = sum(self.planned[self.number + 1 :])
-        if self.took:
-            per_step = self.seconds_before / max(1, self.steps_before)
-            # What comes after the last step, as the final table, is no step's time.
-            left = max(left, per_step * self.planned[self.number] - seconds)
-        else:
-            per_step = (seconds + left) / max(1, self.planned[self.number])
-        return left + after * per_step
+        before = sum(expected[: self.number])
+        factor = self.seconds_before / before if self.took and before else 1.0
+        # What comes after the last step, as the final table, is no step's time.
+        return max(left, factor * expected[self.number] - spent) + factor * sum(expected[self.number + 1 :])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +15,11 @@ from trainkit.costs.ahead import Ahead, ahead, ahead_of, epoch_ends
 from trainkit.costs.forecast import FEWEST_STEPS, Forecast
 from trainkit.costs.prices import price_of, price_table, read_prices
 from trainkit.costs.probe import estimate
+from trainkit.costs.whole import left_of_whole, spent_on_whole
 from trainkit.errors import UsageError
 from trainkit.loop import enter_stage
 from trainkit.moment import Moment
+from trainkit.partof import PartOf
 from trainkit.plan import Stage, StageLength
 from trainkit.settings import EvaluateSettings
 from trainkit.stages import PlannedStage
@@ -98,6 +101,53 @@ def test_a_forecast_counts_steps_evaluations_and_later_stages(monkeypatch):
     # What was measured stands in place of what was expected, and is no step's time.
     clock.steps(forecast, 10, 10, 2.0)
     assert forecast.remaining(left) == pytest.approx(91 * 2 + 50 * 6 + 100 * 0.8 + 5 * 4)
+
+
+def test_what_was_tried_out_as_trained_outweighs_the_first_evaluations(monkeypatch):
+    clock = Clock(monkeypatch)
+    forecast, left = Forecast(), Ahead((90,), 0, 0, 0)
+    clock.steps(forecast, 1, 10, 1.0)
+    forecast.expect([1.0], sample_seconds=0.5, extra_seconds=4.0, is_as_trained=True)
+    assert forecast.of_evaluations(left) == (0.5, 4.0)
+    forecast.evaluated(1.0, samples=10)
+    forecast.evaluated(1.0, is_new=False)
+    # A tenth of the run is over.
+    assert forecast.of_evaluations(left) == pytest.approx((0.9 * 0.5 + 0.1 * 0.1, 0.9 * 4 + 0.1 * 1))
+    forecast.expect([1.0])
+    assert forecast.of_evaluations(left) == pytest.approx((0.1, 1.0))
+
+
+def test_the_last_three_evaluations_tell_of_those_to_come(monkeypatch):
+    Clock(monkeypatch)
+    forecast = Forecast()
+    for seconds in (90.0, 1.0, 2.0, 3.0):
+        forecast.evaluated(seconds, samples=10)
+        forecast.evaluated(seconds, is_new=False)
+    assert forecast.of_evaluations(Ahead((1,), 0, 0, 0)) == pytest.approx((0.2, 2.0))
+    assert forecast.evaluating == 2 * 96
+
+
+def test_the_first_part_of_a_whole_tells_what_later_ones_take(monkeypatch):
+    built = compose(preview(task=f"{tiny.__file__}:TinyTask", strategy="baseline", settings={"loop.epochs": 10}))
+    steps, clock = built.total_steps, Clock(monkeypatch)
+    began = clock.now
+    clock.now += 7
+    built.forecast = Forecast()
+    clock.steps(built.forecast, 0, 10, 1.0)
+    built.forecast.expect([1.0], sample_seconds=0.5)
+    samples = [{"train": 24, "val": 8}, {"train": 24, "val": 8}, {"train": 32, "test": 8}]
+    built.part_of = PartOf(
+        Path("run"), "fold 1/2", [steps, steps, steps // 2], 0, samples=samples, answers_again=True, began=began
+    )
+    # Seven seconds to begin, a second a step; ten evaluations, the final table and the rows of the fold, half a second
+    # a sample. Of ten steps in eleven seconds the run knows.
+    fold = 7 + steps + (10 * 8 + 8 + 24) * 0.5 + 8 * 0.5
+    final = 7 + steps // 2 + (32 + 8) * 0.5
+    left = fold - 8 * 0.5 - 18
+    assert spent_on_whole(built) == 18
+    assert left_of_whole(built, left) == pytest.approx(left + 8 * 0.5 + fold + final)
+    built.part_of = None
+    assert (spent_on_whole(built), left_of_whole(built, left)) == (11, left)
 
 
 def test_the_first_steps_count_alike_and_a_new_stage_soon_speaks_for_itself(monkeypatch):

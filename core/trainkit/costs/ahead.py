@@ -19,13 +19,13 @@ class Ahead:
     """Hold what is left.
 
     Args:
-        steps: optimizer steps of each stage of the plan.
+        steps: optimizer steps of each stage of the plan; not whole where those of another plan were scaled.
         evaluations: of the validation split.
         rounds: these, and the final table as one more.
         samples: what all of them look at.
     """
 
-    steps: tuple[int, ...]
+    steps: tuple[float, ...]
     evaluations: int
     rounds: int
     samples: int

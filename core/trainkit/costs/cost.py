@@ -112,7 +112,7 @@ def measure(run: Run, prices: Sequence[Price] = ()) -> Cost:
             rehearsals.append(rehearsal_seconds(run))
     # Batches differ in length where samples do: the mean tells what many of them take, the first one left out.
     first = statistics.fmean(seconds[1:]) + loading
-    relative = relative_costs(run)
+    relative = relative_costs(run, sum(left.steps))
     training = [count * first * cost / relative[0] for count, cost in zip(left.steps, relative, strict=True)]
     searching = first * STEPS if run.settings.lr_find else 0.0
     evaluating = statistics.median(samples) * left.samples + statistics.median(rehearsals) * left.rounds

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 FEWEST_STEPS = 8
 KNOWN_STEPS = 4
 LEAST_WEIGHT = 0.02
+RECENT = 3
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,15 @@ class Made:
     step: int
     steps: int
     seconds: float
+
+
+@dataclass
+class _Round:
+    """Hold an evaluation: its seconds, its samples, and the seconds of what belongs to it besides."""
+
+    seconds: float
+    samples: int
+    extra: float = 0.0
 
 
 class Forecast:
@@ -47,11 +57,17 @@ class Forecast:
         self._measured = 0
         self._stage_steps = 0
         self._steps: tuple[int, float] | None = None
-        self._evaluated_seconds = self._extra_seconds = 0.0
-        self._evaluated_samples = 0
+        self._rounds: list[_Round] = []
+        self._evaluating = 0.0
+        self._is_as_trained = False
 
     def expect(
-        self, relative: Sequence[float], sample_seconds: float | None = None, extra_seconds: float = 0.0
+        self,
+        relative: Sequence[float],
+        sample_seconds: float | None = None,
+        extra_seconds: float = 0.0,
+        *,
+        is_as_trained: bool = False,
     ) -> None:
         """Take estimates that hold until something is measured.
 
@@ -59,13 +75,14 @@ class Forecast:
             relative: what a step of each stage takes, in units of any one of them.
             sample_seconds: what a sample of an evaluation takes.
             extra_seconds: what else an evaluation takes.
+            is_as_trained: whether evaluations were tried out as they will be once the model has learned; then what the
+                first of them take, by a model that has not, counts no more than the share of the run that is over.
         """
         if self._unit is not None:
             self._unit *= self._factor(self._stage) / relative[self._stage]
         self._relative = tuple(relative)
         self._expected_sample, self._expected_extra = sample_seconds or 0.0, extra_seconds
-        if not self.evaluations:
-            self._extra_seconds = 0.0
+        self._is_as_trained = is_as_trained
         self.is_estimated = True
 
     def stepped(self, step: int, stage: int = 0) -> None:
@@ -91,17 +108,17 @@ class Forecast:
     def evaluated(self, seconds: float, samples: int = 0, *, is_new: bool = True) -> None:
         """Note an evaluation of so many samples, or more time of the one before or after it; it is not a step's."""
         self.paused(seconds)
+        self._evaluating += seconds
         if is_new:
             self.evaluations += 1
-            self._evaluated_seconds += seconds
-            self._evaluated_samples += samples
-        else:
-            self._extra_seconds += seconds
+            self._rounds = [*self._rounds[1 - RECENT :], _Round(seconds, samples)]
+        elif self._rounds:
+            self._rounds[-1].extra += seconds
 
     @property
     def evaluating(self) -> float:
         """Return the seconds that evaluations and what belongs to them took so far."""
-        return self._evaluated_seconds + self._extra_seconds
+        return self._evaluating
 
     @property
     def per_step(self) -> float | None:
@@ -119,18 +136,39 @@ class Forecast:
 
     def remaining(self, left: Ahead) -> float | None:
         """Return the seconds that all that is left will take, or None before the second step."""
-        if self._unit is None:
-            return None
-        steps = sum(count * self._factor(stage) for stage, count in enumerate(left.steps))
-        is_measured = self._evaluated_samples > 0
-        sample = self._evaluated_seconds / self._evaluated_samples if is_measured else self._expected_sample
-        extra = self._extra_seconds / self.evaluations if self.evaluations else self._expected_extra
-        return steps * self._unit + left.samples * sample + left.rounds * extra
+        return None if self._unit is None else self.seconds(left, *self.of_evaluations(left))
+
+    def seconds(self, ahead: Ahead, sample: float, extra: float) -> float:
+        """Return the seconds of steps and evaluations; 0 for steps before the second one was measured.
+
+        Args:
+            ahead: how many there are.
+            sample: seconds of a sample of an evaluation.
+            extra: what else an evaluation takes.
+        """
+        steps = sum(count * self._factor(stage) for stage, count in enumerate(ahead.steps))
+        return steps * (self._unit or 0.0) + ahead.samples * sample + ahead.rounds * extra
+
+    def of_evaluations(self, left: Ahead) -> tuple[float, float]:
+        """Return the seconds of a sample of an evaluation, and what else one takes: as tried out, and by the last."""
+        samples = sum(each.samples for each in self._rounds)
+        if not samples:
+            return self._expected_sample, self._expected_extra
+        sample = sum(each.seconds for each in self._rounds) / samples
+        extra = sum(each.extra for each in self._rounds) / len(self._rounds)
+        if not self._is_as_trained:
+            return sample, extra
+        done = self._steps[0] if self._steps else 0
+        steps = sum(left.steps)
+        trust = steps / max(1, steps + done)
+        # Nothing is expected besides evaluations where nothing was rehearsed.
+        expected = self._expected_extra or extra
+        return trust * self._expected_sample + (1 - trust) * sample, trust * expected + (1 - trust) * extra
 
     def keep_first(self, step: int, remaining: float, left: Ahead) -> None:
         """Keep the first forecast that is founded, to be compared with the fact at the end."""
         if self.first is None and self.is_founded:
-            self.first = Made(step, step + sum(left.steps), self.elapsed() + remaining)
+            self.first = Made(step, step + int(sum(left.steps)), self.elapsed() + remaining)
 
     def _factor(self, stage: int) -> float:
         return self._relative[stage] if stage < len(self._relative) else 1.0

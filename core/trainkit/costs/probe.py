@@ -7,23 +7,28 @@ import fnmatch
 import statistics
 import time
 from collections.abc import Iterator
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import torch
 
 from trainkit.answering import random_states_kept
+from trainkit.contracts import AsTrained
 from trainkit.data import EpochBatches, alike, draw, select
 from trainkit.evaluation import Interrupted, evaluation_mode, look_at, metric_rows
 from trainkit.record import LossPairs
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from trainkit.contracts import Task
     from trainkit.live import Run
     from trainkit.stages import PlannedStage
 
     from .ahead import Ahead
 
-PROBES = 3
+FEWEST_PROBES, MOST_PROBES, PROBED_SHARE = 3, 9, 0.05
 QUICK = 0.5
-MOST_SHARE = 0.02
+MOST_SHARE = 0.05
 
 
 @runtime_checkable
@@ -45,14 +50,15 @@ def estimate(run: Run, left: Ahead) -> None:
     worth = MOST_SHARE * sum(left.steps) * (run.forecast.per_step or 0.0)
     # A signal ends it, and the run at its next step.
     with contextlib.suppress(Interrupted):
-        relative = relative_costs(run)
+        relative = relative_costs(run, sum(left.steps))
         if run.forecast.evaluations or run.splits.val is None:
             run.forecast.expect(relative)
         else:
             began = time.perf_counter()
             sample = sample_seconds(run)
             is_cheap = time.perf_counter() - began < worth
-            run.forecast.expect(relative, sample, rehearsal_seconds(run) if is_cheap else 0.0)
+            extra = rehearsal_seconds(run) if is_cheap else 0.0
+            run.forecast.expect(relative, sample, extra, is_as_trained=isinstance(run.task, AsTrained))
     run.forecast.is_estimated = True
     run.forecast.paused(time.perf_counter() - started)
 
@@ -71,7 +77,7 @@ def sample_seconds(run: Run) -> float | None:
         run.engine.synchronize()
         return time.perf_counter() - started
 
-    with random_states_kept(), evaluation_mode(run):
+    with random_states_kept(), evaluation_mode(run), as_trained(run.task):
         first = seconds()
         # The first of all is slower than those after it, which matters where it is short.
         return (first if first > QUICK else min(first, seconds())) / size
@@ -80,50 +86,77 @@ def sample_seconds(run: Run) -> float | None:
 def rehearsal_seconds(run: Run) -> float:
     """Return the seconds that components take at an evaluation, as far as they can rehearse it."""
     started = time.perf_counter()
-    for component in run.components.values():
-        if isinstance(component, Rehearses):
-            component.rehearse(run)
+    with as_trained(run.task):
+        for component in run.components.values():
+            if isinstance(component, Rehearses):
+                component.rehearse(run)
     return time.perf_counter() - started
 
 
-def relative_costs(run: Run) -> list[float]:
+def as_trained(task: Task) -> AbstractContextManager[None]:
+    """Return what lets a task generate as much as it will when it has learned, where it can."""
+    return task.as_trained() if isinstance(task, AsTrained) else contextlib.nullcontext()
+
+
+def relative_costs(run: Run, steps: float) -> list[float]:
     """Return what a step of each stage takes, in seconds; all 1 where the stages take the same samples and weights.
 
-    Forward and backward passes of a few batches are tried out, and the gradients thrown away.
+    A few batches of each are tried out, in turn, so that what comes and goes on a machine meets all stages alike.
+    Passes are forward only where the stages differ in samples alone; gradients are thrown away.
+
+    Args:
+        run: a composed run.
+        steps: that are left of it: a small share of their time is worth being spent.
     """
-    kinds = {(planned.stage.selection, planned.stage.trainable) for planned in run.stages}
+    kinds = {(planned.stage.selection, planned.stage.trainable): planned for planned in run.stages}
     if len(kinds) == 1 or run.settings.loop.compile:
         return [1.0] * len(run.stages)
-    found: dict[Any, float] = {}
+    is_backward = len({trainable for _, trainable in kinds}) > 1
+    probes = {kind: _Probe(run, planned, is_backward) for kind, planned in kinds.items()}
+    rounds = min(MOST_PROBES, max(FEWEST_PROBES, round(PROBED_SHARE * steps / len(kinds))))
     with random_states_kept(), _gradients_apart(run):
-        for planned in run.stages:
-            kind = (planned.stage.selection, planned.stage.trainable)
-            if kind not in found:
-                found[kind] = _step_seconds(run, planned)
-    return [found[planned.stage.selection, planned.stage.trainable] for planned in run.stages]
+        for _ in range(1 + rounds):
+            for probe in probes.values():
+                probe.measure()
+    return [probes[planned.stage.selection, planned.stage.trainable].typical() for planned in run.stages]
 
 
-def _step_seconds(run: Run, planned: PlannedStage) -> float:
-    for name, parameter in run.learnable.items():
-        parameter.requires_grad_(any(fnmatch.fnmatchcase(name, pattern) for pattern in planned.stage.trainable))
-    loop, seed = run.settings.loop, run.settings.seed
-    indices = select(planned.stage.selection, run.splits.train, seed, planned.first_epoch)
-    draws = draw(indices, loop.variants, seed, planned.first_epoch)
-    draws = alike(draws, run.splits.train, loop.batch_size, loop.buckets, seed, planned.first_epoch)
-    batches = EpochBatches(run.batch_maker(), draws, planned.first_epoch, loop.batch_size)
-    seconds: list[float] = []
-    stream = iter(islice(batches.iterate(0, 0, False), PROBES))
-    while True:
+class _Probe:
+    """Try out steps of a stage, one batch of its first epoch after the other.
+
+    Args:
+        run: a composed run.
+        planned: the stage.
+        is_backward: whether it takes the backward pass to tell stages apart.
+    """
+
+    def __init__(self, run: Run, planned: PlannedStage, is_backward: bool) -> None:
+        loop, seed, epoch = run.settings.loop, run.settings.seed, planned.first_epoch
+        indices = select(planned.stage.selection, run.splits.train, seed, epoch)
+        draws = draw(indices, loop.variants, seed, epoch)
+        draws = alike(draws, run.splits.train, loop.batch_size, loop.buckets, seed, epoch)
+        self.run, self.trainable, self.is_backward = run, planned.stage.trainable, is_backward
+        self.batches = EpochBatches(run.batch_maker(), draws, epoch, loop.batch_size)
+        self.seconds: list[float] = []
+
+    def measure(self) -> None:
+        """Time the next batch."""
+        run = self.run
         run.check_signal_in_evaluation()
+        for name, parameter in run.learnable.items():
+            parameter.requires_grad_(any(fnmatch.fnmatchcase(name, pattern) for pattern in self.trainable))
         started = time.perf_counter()
-        batch = next(stream, None)
-        if batch is None:
-            return statistics.fmean(seconds)
-        _, loss = run.forward(run.engine.place(batch))
-        if loss.sum.requires_grad:
-            loss.sum.backward()
+        batch = self.batches[len(self.seconds) % len(self.batches)]
+        with torch.set_grad_enabled(self.is_backward):
+            _, loss = run.forward(run.engine.place(batch))
+            if loss.sum.requires_grad:
+                loss.sum.backward()
         run.engine.synchronize()
-        seconds.append(time.perf_counter() - started)
+        self.seconds.append(time.perf_counter() - started)
+
+    def typical(self) -> float:
+        """Return the seconds of a batch, the first one left out."""
+        return statistics.median(self.seconds[1:])
 
 
 @contextlib.contextmanager

@@ -181,7 +181,16 @@ class CrossValidation:
             self._note(planned, summary)
             self.took.append(float(summary["seconds"]))
             return None
-        part = PartOf(self.directory.path, planned.name, self._steps_ahead(), number, tuple(self.took))
+        part = PartOf(
+            self.directory.path,
+            planned.name,
+            self._steps_ahead(),
+            number,
+            tuple(self.took),
+            samples=[each.samples for each in self.planned],
+            answers_again=True,
+            began=time.perf_counter(),
+        )
         own = [("folds", PartListener(part, self)), ("out-of-fold rows", FoldListener(planned.fold))]
         request = replace(self.request, live=fresh(self.request.live), listeners=[*own, *self.request.listeners])
 

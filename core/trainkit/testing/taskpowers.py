@@ -18,6 +18,7 @@ from trainkit.contracts import (
     SAMPLE_ID,
     Answer,
     Answers,
+    AsTrained,
     Dataset,
     Folds,
     Inspection,
@@ -205,6 +206,19 @@ class TaskPowers(ComponentConformance):
         assert isinstance(answer, Answer), "a stream returns the answer after its last piece"
         assert (answer.data, answer.text) == (expected.data, expected.text)
         assert "".join(pieces).strip() == answer.text.strip()
+
+    def test_answers_as_before_when_it_no_longer_paces_itself(self) -> None:
+        """Answers as long as the right ones are answers, too, and leave no trace in the task."""
+        if not (self.has(AsTrained) and self.has(Answers)):
+            return
+        task, splits = self.read()
+        assert splits.val is not None
+        samples = samples_of(splits.val, range(min(FEW, len(splits.val))))
+        before = self.answered(task, self.model(task), samples)
+        with task.as_trained():
+            check_answers(self.answered(task, self.model(task), samples), len(samples))
+        after = self.answered(task, self.model(task), samples)
+        assert [dict(answer.files) for answer in after] == [dict(answer.files) for answer in before]
 
     def test_shows_its_samples(self) -> None:
         """A sample's picture is [H, W, 3] of bytes, the same each time, and the sample stays as it is."""

@@ -356,3 +356,16 @@ def test_writing_with_the_cache_equals_writing_without(splits):
             assert torch.equal(best[going], written[going, position])
             compared += len(going)
     assert compared > 24
+
+
+@pytest.mark.parametrize("options", [{"order": "diffusion", "keys": "flat"}, {"order": "left-to-right"}])
+def test_a_fresh_model_that_writes_as_if_trained_writes_layouts_as_large_as_the_right_ones(splits, options):
+    task, model, batch = made(splits, **options, **NO_DROP)
+    right = [words_of_pointed(layout) for layout in batch["target_trees"]]
+    own = task.predict(model, batch, {})["predicted_tokens"]
+    with task.as_trained():
+        told = task.order.write(model, batch, task.sampling)
+        assert [words_of_pointed(layout) for layout in told] == right
+        bare = {name: values for name, values in batch.items() if name not in ("labels", "slot_levels")}
+        assert len(task.order.write(model, bare, task.sampling)) == len(right)
+    assert task.predict(model, batch, {})["predicted_tokens"] == own

@@ -220,13 +220,14 @@ class LayoutWriter(nn.Module):
         return torch.cat([word[..., : self.words], scores, rest, word[..., self.words :]], dim=-1)
 
     @torch.no_grad()
-    def generate(self, memory: Memory, limit: int, temperature: float = 0.0) -> Tensor:
+    def generate(self, memory: Memory, limit: int, temperature: float = 0.0, told: Tensor | None = None) -> Tensor:
         """Return words one by one, [B, up to limit], PAD after END; only possible words are taken.
 
         Args:
             memory: the pages.
             limit: most words.
             temperature: 0 takes the most likely word.
+            told: [B, limit] words that take the place of those that are taken.
         """
         batch, device = memory.states.shape[0], memory.states.device
         caches = [_empty_cache(memory.states, layer.written.heads) for layer in self.decoder]
@@ -244,7 +245,7 @@ class LayoutWriter(nn.Module):
                 ids = torch.multinomial((scores[:, 0] / temperature).softmax(-1), 1)
             else:
                 ids = scores.argmax(dim=-1)
-            ids = ids.masked_fill(ended, PAD_ID)
+            ids = ids.masked_fill(ended, PAD_ID) if told is None else told[:, position : position + 1]
             ended = ended | (ids == END_ID)
             trail.follow(self.kinds[ids], self.siblings[ids])
             written.append(ids)

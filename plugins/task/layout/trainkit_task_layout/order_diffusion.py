@@ -152,7 +152,8 @@ class DiffusionOrder:
     def write(self, model: LayoutDiffusion, batch: Batch, sampling: Sampling) -> list[Node]:
         """Return the layouts that the model generates; keys hold pointers where there are structures."""
         count, read = len(batch["layouts"]), self._reader(model, batch)
-        made = generate(model, read, self.grammar, self.most_slots, sampling, batch.get("struct_parent"))
+        known = (batch["labels"], batch["slot_levels"]) if sampling.is_told and "labels" in batch else None
+        made = generate(model, read, self.grammar, self.most_slots, sampling, batch.get("struct_parent"), known)
         classes, parents, sources = made.classes.tolist(), made.parents.tolist(), made.sources.tolist()
         boxes = None if made.boxes is None else made.boxes.tolist()
         return [

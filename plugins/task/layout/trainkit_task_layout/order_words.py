@@ -106,6 +106,9 @@ class WordOrder:
     def _ids(self, model: LayoutWriter, batch: Batch, sampling: Sampling) -> Tensor:
         structure = [batch.get(name) for name in STRUCTURE_INPUTS]
         memory = model.encoder(len(batch["layouts"]), batch.get("pixel_values"), *structure)
+        if sampling.is_told and "labels" in batch:
+            told = batch["labels"].clamp(min=PAD_ID)
+            return model.generate(memory, told.shape[1], sampling.temperature, told)
         # Nothing in training is longer than `longest`; a quarter more leaves room, and an end to those who never stop.
         return model.generate(memory, self.longest + self.longest // 4 + 1, sampling.temperature)
 
