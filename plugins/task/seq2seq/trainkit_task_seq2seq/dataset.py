@@ -25,6 +25,8 @@ class Corpus:
         difficulty: [N], the lower the easier.
         quality: [N], or None where nothing tells.
         templates: ways to ask; the first one is the fixed one.
+        content: a hash of all that was read.
+        letters: of all texts.
         encodings: tokens of all of them, once there is a tokenizer.
     """
 
@@ -35,6 +37,8 @@ class Corpus:
     difficulty: Array
     quality: Array | None = None
     templates: tuple[str, ...] = PLAIN
+    content: str = ""
+    letters: int = 0
     encodings: Encodings | None = None
 
     def __len__(self) -> int:

@@ -1,18 +1,25 @@
-"""Texts as token ids: encoded once and in batch, cut at a limit, in flat arrays."""
+"""Texts as token ids: encoded once and in batch, cut at a limit, in flat arrays, which may be mapped from a cache."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import xxhash
 
-from .flat import Array, Flat
-from .templates import rendered
+from .cache import Cache
+from .flat import Array, Flat, flat_of, mapped, write
+from .templates import TEXT, rendered
 from .tokenizer import Tokens
 
 AT_ONCE = 1024
+FORMAT = 1
+CUT = "cut.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +76,14 @@ class Encodings:
         return own if self.targets is None else own + self.targets.lengths
 
 
+def room(tokens: Tokens, limit: int) -> int:
+    """Return the most tokens of a text itself."""
+    return limit - len(tokens.before) - len(tokens.after)
+
+
 def input_ids(tokens: Tokens, bare: Sequence[int], limit: int) -> list[int]:
     """Return an input as a model reads it: cut to the limit, its end still marked."""
-    room = limit - len(tokens.before) - len(tokens.after)
-    return [*tokens.before, *bare[:room], *tokens.after]
+    return [*tokens.before, *bare[: room(tokens, limit)], *tokens.after]
 
 
 def labels(tokens: Tokens, bare: Sequence[int], limit: int) -> list[int]:
@@ -80,8 +91,7 @@ def labels(tokens: Tokens, bare: Sequence[int], limit: int) -> list[int]:
 
     [reading: transformers marks an end where the text was cut as well]
     """
-    room = limit - len(tokens.before) - len(tokens.after)
-    if len(bare) > room:
+    if len(bare) > room(tokens, limit):
         return [*tokens.before, *bare[: limit - len(tokens.before)]]
     return [*tokens.before, *bare, *tokens.after]
 
@@ -89,40 +99,84 @@ def labels(tokens: Tokens, bare: Sequence[int], limit: int) -> list[int]:
 Wrap = Callable[[Tokens, Sequence[int], int], list[int]]
 
 
-def rows_encoded(
-    texts: Sequence[str], template: str, tokens: Tokens, wrap: Wrap, limit: int
-) -> Iterator[tuple[list[list[int]], int]]:
-    """Yield the tokens of texts in a template, many rows at a time, and how many of them were cut."""
-    for first in range(0, len(texts), AT_ONCE):
-        some = [rendered(template, texts[row]) for row in range(first, min(first + AT_ONCE, len(texts)))]
-        bare = tokens.encode(some)
-        room = limit - len(tokens.before) - len(tokens.after)
-        yield [wrap(tokens, row, limit) for row in bare], sum(len(row) > room for row in bare)
+@dataclass(frozen=True)
+class Column:
+    """Hold texts that are to be encoded.
+
+    Args:
+        name: of their files.
+        texts: as they are.
+        template: what they are put into.
+        wrap: adds what the model wants around tokens, and cuts.
+        limit: most tokens.
+    """
+
+    name: str
+    texts: Sequence[str]
+    template: str
+    wrap: Wrap
+    limit: int
+
+    def rows(self, tokens: Tokens, cut: list[int]) -> Iterator[list[list[int]]]:
+        """Yield the tokens of the texts, many rows at a time; count in `cut` how many were too long."""
+        for first in range(0, len(self.texts), AT_ONCE):
+            last = min(first + AT_ONCE, len(self.texts))
+            bare = tokens.encode([rendered(self.template, self.texts[row]) for row in range(first, last)])
+            cut.append(sum(len(row) > room(tokens, self.limit) for row in bare))
+            yield [self.wrap(tokens, row, self.limit) for row in bare]
 
 
-def flat_of(chunks: Iterator[tuple[list[list[int]], int]], dtype: np.dtype) -> tuple[Flat, int]:
-    """Return rows as a flat array in memory, and how many were cut."""
-    values, lengths, cut = [], [np.zeros(0, np.int64)], 0
-    for rows, more in chunks:
-        lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
-        values.append(np.fromiter((token for row in rows for token in row), dtype, int(lengths[-1].sum())))
-        cut += more
-    joined = np.concatenate(values) if values else np.zeros(0, dtype)
-    return Flat(joined, np.concatenate(lengths).cumsum()), cut
+def columns(
+    inputs: Sequence[str], targets: Sequence[str] | None, templates: Sequence[str], limits: Limits
+) -> list[Column]:
+    """Return what is encoded of pairs: the inputs in each template, and the targets."""
+    found = [
+        Column(f"inputs-{number}", inputs, template, input_ids, limits.input)
+        for number, template in enumerate(templates)
+    ]
+    return found if targets is None else [*found, Column("targets", targets, TEXT, labels, limits.target)]
 
 
-def dtype_of(tokens: Tokens) -> np.dtype:
+def dtype_of(tokens: Tokens) -> np.dtype[Any]:
     """Return the smallest type that holds every token."""
     return np.dtype(np.uint16 if len(tokens) <= 1 << 16 else np.int32)
 
 
-def encoded(
-    inputs: Sequence[str], targets: Sequence[str] | None, templates: Sequence[str], tokens: Tokens, limits: Limits
-) -> Encodings:
-    """Return the tokens of all samples, in memory."""
+def encoded(found: Sequence[Column], tokens: Tokens, cache: Cache | None = None, content: str = "") -> Encodings:
+    """Return the tokens of columns: from a cache, if they are there; else encoded now, and kept there.
+
+    Args:
+        found: what is encoded.
+        tokens: how.
+        cache: where tokens are kept; None: in memory alone.
+        content: a hash of all texts.
+    """
     dtype = dtype_of(tokens)
-    found = [flat_of(rows_encoded(inputs, each, tokens, input_ids, limits.input), dtype) for each in templates]
-    if targets is None:
-        return Encodings(tuple(flat for flat, _ in found), None, (found[0][1], 0))
-    flat, cut = flat_of(rows_encoded(targets, "{text}", tokens, labels, limits.target), dtype)
-    return Encodings(tuple(flat for flat, _ in found), flat, (found[0][1], cut))
+    counts: dict[str, list[int]] = {column.name: [] for column in found}
+
+    def make(folder: Path) -> None:
+        for column in found:
+            write(column.rows(tokens, counts[column.name]), dtype, folder, column.name)
+        (folder / CUT).write_text(json.dumps(_sums(counts)), encoding="utf-8")
+
+    folder = None if cache is None else cache.folder(key_of(found, tokens, content), make)
+    if folder is not None:
+        flats = [mapped(folder, column.name, dtype) for column in found]
+        cut = json.loads((folder / CUT).read_text(encoding="utf-8"))
+    else:
+        counts = {column.name: [] for column in found}
+        flats = [flat_of(column.rows(tokens, counts[column.name]), dtype) for column in found]
+        cut = _sums(counts)
+    has_targets = found[-1].name == "targets"
+    inputs = flats[:-1] if has_targets else flats
+    return Encodings(tuple(inputs), flats[-1] if has_targets else None, (cut["inputs-0"], cut.get("targets", 0)))
+
+
+def _sums(counts: dict[str, list[int]]) -> dict[str, int]:
+    return {name: sum(some) for name, some in counts.items()}
+
+
+def key_of(found: Sequence[Column], tokens: Tokens, content: str) -> str:
+    """Return a name for all that tokens follow from: texts, templates, limits, tokenizer."""
+    facts = [FORMAT, content, tokens.fingerprint, [(each.name, each.template, each.limit) for each in found]]
+    return "tokens-" + xxhash.xxh3_128_hexdigest(json.dumps(facts).encode())

@@ -1,14 +1,17 @@
-"""Rows of numbers of any length in one flat array with their ends: in memory, or mapped from a file."""
+"""Rows of numbers of any length in one flat array with their ends: in memory, or mapped from files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Chunks = Iterable[Sequence[Sequence[int]]]
 
 
 @dataclass(frozen=True)
@@ -37,28 +40,31 @@ class Flat:
         """Return [N] the length of each row."""
         return np.diff(self.ends, prepend=np.int64(0))
 
-    def fits(self) -> bool:
-        """Return whether the ends are ends of rows of the values."""
-        if not len(self.ends):
-            return not len(self.values)
-        return bool(self.ends[0] >= 0 and (np.diff(self.ends) >= 0).all() and self.ends[-1] == len(self.values))
+
+def flat_of(chunks: Chunks, dtype: np.dtype[Any]) -> Flat:
+    """Return rows, which come many at a time, as a flat array in memory."""
+    values, lengths = [np.zeros(0, dtype)], [np.zeros(0, np.int64)]
+    for rows in chunks:
+        lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
+        values.append(np.fromiter(chain.from_iterable(rows), dtype, int(lengths[-1].sum())))
+    return Flat(np.concatenate(values), np.concatenate(lengths).cumsum())
 
 
-class Texts(Sequence[str]):
-    """Be texts that are decoded as they are asked for, from bytes that may lie in a file.
+def write(chunks: Chunks, dtype: np.dtype[Any], folder: Path, name: str) -> None:
+    """Write rows, which come many at a time, to files of a folder; only their ends stay in memory."""
+    lengths = [np.zeros(0, np.int64)]
+    with (folder / f"{name}.values").open("wb") as file:
+        for rows in chunks:
+            lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
+            np.fromiter(chain.from_iterable(rows), dtype, int(lengths[-1].sum())).tofile(file)
+    np.concatenate(lengths).cumsum().tofile(folder / f"{name}.ends")
 
-    Args:
-        flat: rows of UTF-8.
-    """
 
-    def __init__(self, flat: Flat) -> None:
-        self.flat = flat
+def mapped(folder: Path, name: str, dtype: np.dtype[Any]) -> Flat:
+    """Return rows that `write` wrote, mapped from their files: they take memory only where they are looked at."""
+    return Flat(_mapped(folder / f"{name}.values", dtype), _mapped(folder / f"{name}.ends", np.dtype(np.int64)))
 
-    def __len__(self) -> int:
-        return len(self.flat)
 
-    def __getitem__(self, index: Any) -> Any:
-        return bytes(self.flat[index]).decode()
-
-    def __iter__(self) -> Iterator[str]:
-        return (self[index] for index in range(len(self)))
+def _mapped(path: Path, dtype: np.dtype[Any]) -> Array:
+    # Nothing cannot be mapped.
+    return np.memmap(path, dtype, "r") if path.stat().st_size else np.zeros(0, dtype)

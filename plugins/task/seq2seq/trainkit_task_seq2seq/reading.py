@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
@@ -25,7 +26,7 @@ from .records import Found, records
 from .store import TextSink
 
 BadSamples = Literal["stop", "skip"]
-LISTED, REMARKS = 20, 3
+LISTED, REMARKS, MOST_TOLD = 20, 3, 100_000
 NO_LETTER = re.compile(r"[\W_]+")
 WHOLE = float(1 << 64)
 
@@ -48,19 +49,21 @@ class Bag:
         inputs: takes texts.
         targets: takes texts.
         names: takes ids.
+        places: takes where they stand.
     """
 
     inputs: TextSink
     targets: TextSink
     names: TextSink
+    places: TextSink
     groups: array[int] = field(default_factory=lambda: array("q"))
     wholes: array[int] = field(default_factory=lambda: array("q"))
     name_hashes: array[int] = field(default_factory=lambda: array("q"))
     difficulty: array[float] = field(default_factory=lambda: array("d"))
     quality: array[float] = field(default_factory=lambda: array("d"))
     parts: array[int] = field(default_factory=lambda: array("b"))
-    places: TextSink = field(default_factory=list)
     content: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
+    letters: int = 0
 
     def add(self, pair: Pair, name: str, part: str, place: str) -> None:
         """Take a pair."""
@@ -72,6 +75,7 @@ class Bag:
         self.wholes.append(hash_of(f"{normalised(pair.input)}\0{normalised(pair.target)}"))
         self.name_hashes.append(hash_of(name))
         length = len(pair.input) + len(pair.target)
+        self.letters += length
         self.difficulty.append(length if pair.difficulty is None else pair.difficulty)
         self.quality.append(np.nan if pair.quality is None else pair.quality)
         self.parts.append(PARTS.index(part) if part else -1)
@@ -109,6 +113,7 @@ class Reading:
         self.findings: list[Finding] = []
         self.rejected: list[tuple[str, str]] = []
         self.count = 0
+        self.told: Counter[str] = Counter()
         self.format = self.columns = ""
 
     def files(self, data: Path, part: str | None = None) -> Iterator[tuple[Found, str]]:
@@ -154,8 +159,10 @@ class Reading:
         self.rejected.append((place, printable(text)))
 
     def remark(self, rule: str, place: str, text: str) -> None:
-        """Remember what a user should know of what is used."""
-        self.findings.append(Finding(rule, place, printable(text), is_fault=False))
+        """Remember what a user should know of what is used; of one rule no more than anybody reads."""
+        self.told[rule] += 1
+        if self.told[rule] <= MOST_TOLD:
+            self.findings.append(Finding(rule, place, printable(text), is_fault=False))
 
     def judge(self) -> None:
         """Raise DataError if records that cannot be used must stop the run."""
@@ -190,8 +197,8 @@ class Reading:
         for rule, group in groupby(remarks, key=lambda each: each.rule):
             told = [each.text if each.place == "." else f"{each.place}: {each.text}" for each in group]
             lines += told[:REMARKS]
-            if len(told) > REMARKS:
-                lines.append(f"... and {len(told) - REMARKS:,} more of '{rule}': trainkit validate {self.where}")
+            if self.told[rule] > REMARKS:
+                lines.append(f"... and {self.told[rule] - REMARKS:,} more of '{rule}': trainkit validate {self.where}")
         if self.rejected:
             lines.append(f"{len(self.rejected):,} of {self.count:,} records cannot be used and were left out:")
             lines += self.fault_lines()
@@ -228,7 +235,9 @@ def corpus_of(bag: Bag, reading: Reading) -> tuple[Corpus, Array]:
         reading.remark("no quality", ".", text)
         quality = np.where(known, quality, quality[known].mean())
     groups, difficulty = np.asarray(bag.groups, np.int64), np.asarray(bag.difficulty)
-    return Corpus(bag.inputs, bag.targets, names, groups, difficulty, quality if known.any() else None), parts
+    corpus = Corpus(bag.inputs, bag.targets, names, groups, difficulty, quality if known.any() else None)
+    corpus.content, corpus.letters = bag.content.hexdigest(), bag.letters
+    return corpus, parts
 
 
 def _without_copies(bag: Bag, parts: Array, reading: Reading) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +14,17 @@ from .flat import Flat
 
 
 class Spool(Sequence[str]):
-    """Be texts in a file: what is appended is written, what is asked for is read; their ends stay in memory.
+    """Be texts in a file without a name: what is appended is written, what is asked for is read.
+
+    Eight bytes of each text stay in memory. The file is gone with the process.
 
     Args:
-        path: of a new file.
+        folder: on the disk of the file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.file = path.open("w+b")
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it lives as long as the texts
         self.ends = array("q")
         self.end = 0
         self._flat: Flat | None = None
@@ -40,7 +43,7 @@ class Spool(Sequence[str]):
     def __getitem__(self, index: Any) -> Any:
         if self._flat is None:
             self.file.flush()
-            values = np.memmap(self.path, np.uint8, "r") if self.end else np.zeros(0, np.uint8)
+            values = np.memmap(self.file, np.uint8, "r") if self.end else np.zeros(0, np.uint8)
             self._flat = Flat(values, np.array(self.ends, np.int64))
         return bytes(self._flat[index]).decode()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,9 +20,10 @@ from trainkit.live import Run
 from .answers import answer_of, answers_of
 from .baselines import Baseline, baselines_of, most_frequent, token_counts
 from .batch import batch_of
+from .cache import Cache, cache_folder
 from .dataset import Corpus, Pairs
 from .embedded import PROMPTS, dates
-from .encoding import Limits, encoded
+from .encoding import Limits, columns, encoded
 from .files import PARTS
 from .flat import Array
 from .generation import Generation, pieces, written
@@ -40,12 +42,15 @@ from .pairs import Columns, Record, Schema
 from .reading import BadSamples, Bag, Policy, Reading, corpus_of, divided
 from .records import Found
 from .sizes import SIZES, SizeName, config_of
+from .store import Spool, TextSink
 from .techniques import techniques_of_text
 from .templates import checked, stripped
-from .tokenizer import Tokens, trained
+from .tokenizer import Tokens, trained_once
 
 EMBEDDED = "embedded sample"
 CHUNK = 256
+LARGE = 1 << 20
+MOST_COUNTED = 100_000
 Share = Annotated[float, Field(ge=0, lt=1)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 VocabSize = Annotated[int, Field(ge=300)]
@@ -199,7 +204,7 @@ class Seq2SeqTask:
 
     def _read(self, data: Path | None, part: str | None = None) -> tuple[Reading, Bag]:
         reading = Reading(self.schema, self.policy, EMBEDDED if data is None else str(data))
-        bag = Bag([], [], [])
+        bag = Bag(self._sink(), self._sink(), self._sink(), self._sink())
         if data is None:
             found = ((Found(f"record {number}", record), "") for number, record in enumerate(self.embedded(), 1))
             reading.format = EMBEDDED
@@ -207,6 +212,9 @@ class Seq2SeqTask:
         else:
             reading.fill(reading.files(data, part), bag)
         return reading, bag
+
+    def _sink(self) -> TextSink:
+        return Spool(cache_folder()) if self.streaming else []
 
     def _corpus(self, bag: Bag, reading: Reading, data: Path | None) -> tuple[Corpus, Array, str]:
         corpus, parts = corpus_of(bag, reading)
@@ -254,7 +262,9 @@ class Seq2SeqTask:
             self.tokens = load_tokens(self.model, self.download)
             check_vocabulary(self.tokens, self.config, self.model)
         else:
-            self.tokens = trained((text for pair in _texts(train) for text in pair), self.vocab_size)
+            self.tokens = trained_once(
+                lambda: (text for pair in _texts(train) for text in pair), self.vocab_size, self._cache()
+            )
             tokenizer = self.tokens.tokenizer
             self.config = config_of(self.size, self.vocab_size, tokenizer.pad_token_id, tokenizer.eos_token_id, 0.1)
         with_dropout(self.config, self.dropout)
@@ -262,11 +272,17 @@ class Seq2SeqTask:
         self._encode()
         self._learn_baselines(train)
 
+    def _cache(self) -> Cache | None:
+        """Return where tokens are kept; None for data so small that they are as soon made as read."""
+        is_large = self.corpus is not None and self.corpus.letters >= LARGE
+        return Cache(cache_folder()) if self.streaming or (self.cache and is_large) else None
+
     def _encode(self) -> None:
         corpus = self.corpus
         if corpus is None:
             return
-        corpus.encodings = encoded(corpus.inputs, corpus.targets, corpus.templates, self._tokens, self.limits)
+        found = columns(corpus.inputs, corpus.targets, corpus.templates, self.limits)
+        corpus.encodings = encoded(found, self._tokens, self._cache(), corpus.content)
         for cut, name, limit in zip(corpus.encodings.cut, ("input", "target"), vars(self.limits).values(), strict=True):
             if cut:
                 self.warnings.append(
@@ -274,9 +290,10 @@ class Seq2SeqTask:
                 )
 
     def _learn_baselines(self, train: Dataset) -> None:
-        self.frequent = most_frequent([target for _, target in _texts(train)])
-        rows = (sample["encoded"].labels for sample in _samples(train) if sample["encoded"] is not None)
-        self.counts = token_counts(list(rows), self.config.vocab_size)
+        some = list(islice(_samples(train), MOST_COUNTED))
+        self.frequent = most_frequent([sample["target"] for sample in some])
+        rows = [sample["encoded"].labels for sample in some if sample["encoded"] is not None]
+        self.counts = token_counts(rows, self.config.vocab_size)
 
     @property
     def _tokens(self) -> Tokens:
@@ -350,7 +367,7 @@ class Seq2SeqTask:
         rows = np.arange(len(texts))
         lengths = np.array([len(text) for text in texts], float)
         corpus = Corpus(texts, None, [name for name, _ in found], rows, lengths, templates=self.templates[:1])
-        corpus.encodings = encoded(texts, None, corpus.templates, self._tokens, self.limits)
+        corpus.encodings = encoded(columns(texts, None, corpus.templates, self.limits), self._tokens)
         if cut := corpus.encodings.cut[0]:
             warnings = [*warnings, f"{cut} inputs are longer than task.max_input = {self.limits.input} tokens: cut"]
         return Pairs(corpus, rows, warnings)
@@ -363,7 +380,7 @@ class Seq2SeqTask:
         if not len(corpus):
             raise DataError("there is no record to look at", where=str(data))
         corpus.templates = self.templates[:1]
-        corpus.encodings = encoded(corpus.inputs, corpus.targets, corpus.templates, self._tokens, self.limits)
+        corpus.encodings = encoded(columns(corpus.inputs, corpus.targets, corpus.templates, self.limits), self._tokens)
         return Pairs(corpus, np.flatnonzero(parts == 0), reading.warnings())
 
     def answers(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> list[Answer]:
@@ -420,7 +437,7 @@ class Seq2SeqTask:
         """Warn of arithmetic in which T5 is known to overflow."""
         if run.engine.precision == "fp16" and self.config.model_type in ("t5", "mt5", "umt5", "longt5"):
             _log.warning(
-                "precision fp16: a %s overflows in it, and its loss becomes NaN: it was made for bf16; take bf16 or fp32",
+                "precision fp16: a %s overflows in it, and its loss becomes NaN; take bf16 or fp32",
                 self.config.model_type,
             )
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import xxhash
+
+from .cache import Cache
 
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
 SPECIAL = (PAD, EOS, UNK)
@@ -106,3 +108,34 @@ def trained(texts: Iterable[str], vocab_size: int) -> Tokens:
     )
     wrapped: Any = PreTrainedTokenizerFast
     return Tokens(wrapped(tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=UNK))
+
+
+def fingerprint_of(texts: Iterable[str]) -> str:
+    """Return a hash of texts."""
+    content = xxhash.xxh3_128()
+    for text in texts:
+        data = text.encode()
+        content.update(len(data).to_bytes(8, "little"))
+        content.update(data)
+    return content.hexdigest()
+
+
+def trained_once(texts: Callable[[], Iterable[str]], vocab_size: int, cache: Cache | None) -> Tokens:
+    """Return a trained tokenizer, from a cache if it was trained on these texts before.
+
+    Args:
+        texts: gives them, as often as it is asked.
+        vocab_size: most tokens.
+        cache: where it is kept; None: nowhere.
+    """
+    if cache is None:
+        return trained(texts(), vocab_size)
+    import tokenizers
+
+    def make(folder: Path) -> None:
+        for name, text in trained(texts(), vocab_size).files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+
+    facts = f"{fingerprint_of(texts())} {vocab_size} {tokenizers.__version__}"
+    folder = cache.folder("tokenizer-" + xxhash.xxh3_128_hexdigest(facts.encode()), make)
+    return trained(texts(), vocab_size) if folder is None else Tokens(_loaded(str(folder)))
