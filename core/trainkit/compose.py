@@ -120,7 +120,9 @@ def _make_scheduler(part: Part, optimizer: torch.optim.Optimizer, steps: int) ->
 
 def _apply_model_settings(model: nn.Module, settings: RunSettings) -> None:
     if settings.loop.gradient_checkpointing:
-        enable: Callable[[], None] | None = getattr(model, "gradient_checkpointing_enable", None)
+        enable: Callable[[], None] | None = getattr(model, "activation_checkpointing_enable", None) or getattr(
+            model, "gradient_checkpointing_enable", None
+        )
         if enable is None:
             raise UsageError(
                 "loop.gradient_checkpointing: this model does not offer it",
