@@ -309,11 +309,13 @@ def print_cost(cost: Cost, width: int, of_folds: float | None) -> None:
     )
     if of_folds is not None:
         say("all runs", f"about {clock(of_folds)}, one after another")
+    # Most components keep a few numbers at most.
+    kept = f"other components {cost.component_bytes / mib:,.0f}, " if cost.component_bytes >= mib else ""
     say(
         "memory",
         f"about {cost.memory_bytes / mib:,.0f} MiB besides the libraries: "
         f"weights and gradients {cost.weight_bytes / mib:,.0f}, optimizer {cost.optimizer_bytes / mib:,.0f}, "
-        f"activations {cost.activation_bytes / mib:,.0f}",
+        f"{kept}activations {cost.activation_bytes / mib:,.0f}",
     )
     say("price", price_text(cost, cost.seconds if of_folds is None else of_folds))
 

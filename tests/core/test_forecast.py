@@ -6,10 +6,11 @@ import re
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from trainkit.api import preview, resume, run
+from trainkit.api import cost_of, preview, resume, run
 from trainkit.compose import compose
 from trainkit.costs.ahead import Ahead, ahead, ahead_of, epoch_ends
 from trainkit.costs.forecast import FEWEST_STEPS, Forecast
@@ -17,6 +18,7 @@ from trainkit.costs.prices import price_of, price_table, read_prices
 from trainkit.costs.probe import estimate
 from trainkit.costs.whole import left_of_whole, spent_on_whole
 from trainkit.errors import UsageError
+from trainkit.folds.plan import plan_folds
 from trainkit.loop import enter_stage
 from trainkit.moment import Moment
 from trainkit.partof import PartOf
@@ -207,6 +209,27 @@ def test_a_run_compares_its_forecast_with_the_fact(tmp_path):
     assert re.search(r"training time, forecast \d+ s \([+-]\d+ %\)", (tmp_path / "whole/report.html").read_text())
     short = run(**parts, settings=settings | {"loop.max_steps": 4, "out": str(tmp_path / "short")}).summary
     assert short["forecast"] is None
+
+
+def test_memory_counts_what_components_keep():
+    parts = {"task": f"{tiny.__file__}:TinyTask", "strategy": "baseline"}
+    bare, averaged = (cost_of(preview(**parts, callback=["no:tensorboard", *more])) for more in ((), ("ema",)))
+    # The average is as large as the weights, of 4 bytes each.
+    assert averaged.component_bytes - bare.component_bytes == 4 * averaged.learning
+    assert averaged.memory_bytes - averaged.component_bytes == bare.memory_bytes - bare.component_bytes
+
+
+def test_a_cross_validation_takes_the_steps_and_evaluations_of_each_of_its_runs():
+    draft = preview(task=f"{tiny.__file__}:TinyTask", strategy="baseline", settings={"folds": 2, "loop.epochs": 3})
+    cost = SimpleNamespace(seconds_per_step=1.0, saving=2.0, seconds_per_sample=0.5, seconds_per_evaluation=10.0)
+    folds = plan_folds(draft)
+    fold, _, final = folds.folds
+    sizes = fold.samples["train"], fold.samples["val"], final.samples["train"], final.samples["test"]
+    assert sizes == (16, 16, 32, 8)
+    # Three evaluations, the last of them beside the final table, which has the training samples, too.
+    one = fold.steps + 2 + (3 * 16 + 16 + 16 + 16) * 0.5 + 4 * 10
+    last = final.steps + 2 + (32 + 8) * 0.5 + 10
+    assert folds.seconds(draft, cost) == pytest.approx(2 * one + last)
 
 
 def test_prices_that_come_along_have_a_source_and_a_date():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from trainkit.data import EpochBatches, windows
 from trainkit.engine import device_name
 from trainkit.loop import admitted_draws, enter_stage, train_step
 from trainkit.lrfind.rangetest import STEPS
-from trainkit.snapshot import take_snapshot
+from trainkit.snapshot import stateful, take_snapshot
 
 from .ahead import Ahead, ahead_of
 from .prices import Price, price_of
@@ -41,13 +41,15 @@ class Cost:
         seconds_per_step: mean over the plan; loading by one process included.
         loading_share: the share of it that is loading, in the first stage.
         seconds: all steps, those of a learning-rate range test included, all evaluations and all checkpoints.
-        evaluating: the part of `seconds` that evaluations take, by the measured time of one batch, and what components
-            do at each of them, as pictures of answers.
+        evaluating: the part of `seconds` that evaluations take.
+        seconds_per_sample: of an evaluation, by the measured time of one batch.
+        seconds_per_evaluation: besides its samples: what components do at each, as pictures of answers.
         saving: the part of `seconds` that checkpoints take, one for each evaluation, by the measured time of one.
         parameters: all parameters of the model.
         learning: those that learn in the first stage.
         weight_bytes: weights and gradients.
         optimizer_bytes: the optimizer's state, measured.
+        component_bytes: what other components keep, as averages of weights, measured.
         activation_bytes: what the backward pass keeps, measured.
         device: name of the device.
         devices: how many of them work.
@@ -58,11 +60,14 @@ class Cost:
     loading_share: float
     seconds: float
     evaluating: float
+    seconds_per_sample: float
+    seconds_per_evaluation: float
     saving: float
     parameters: int
     learning: int
     weight_bytes: int
     optimizer_bytes: int
+    component_bytes: int
     activation_bytes: int
     device: str
     devices: int = 1
@@ -71,7 +76,7 @@ class Cost:
     @property
     def memory_bytes(self) -> int:
         """Return the memory of training, without the libraries."""
-        return self.weight_bytes + self.optimizer_bytes + self.activation_bytes
+        return self.weight_bytes + self.optimizer_bytes + self.component_bytes + self.activation_bytes
 
     def amount(self, seconds: float | None = None) -> float | None:
         """Return the money for so many seconds, those of the run if not given; None for a device without a price."""
@@ -115,7 +120,8 @@ def measure(run: Run, prices: Sequence[Price] = ()) -> Cost:
     relative = relative_costs(run, sum(left.steps))
     training = [count * first * cost / relative[0] for count, cost in zip(left.steps, relative, strict=True)]
     searching = first * STEPS if run.settings.lr_find else 0.0
-    evaluating = statistics.median(samples) * left.samples + statistics.median(rehearsals) * left.rounds
+    per_sample, per_evaluation = statistics.median(samples), statistics.median(rehearsals)
+    evaluating = per_sample * left.samples + per_evaluation * left.rounds
     saving = _saving_seconds(run, left)
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     gradient_bytes = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
@@ -125,11 +131,14 @@ def measure(run: Run, prices: Sequence[Price] = ()) -> Cost:
         loading_share=loading / first,
         seconds=sum(training) + searching + evaluating + saving,
         evaluating=evaluating,
+        seconds_per_sample=per_sample,
+        seconds_per_evaluation=per_evaluation,
         saving=saving,
         parameters=sum(p.numel() for p in run.model.parameters()),
         learning=learning,
         weight_bytes=sum(p.numel() * p.element_size() for p in run.model.parameters()) + gradient_bytes,
         optimizer_bytes=_tensor_bytes(run.optimizer.state),
+        component_bytes=sum(_tensor_bytes(component.state_dict()) for component in stateful(run).values()),
         activation_bytes=activations.bytes,
         device=device,
         price=price_of(device, prices),
@@ -160,8 +169,10 @@ def _saving_seconds(run: Run, left: Ahead) -> float:
 def _tensor_bytes(state: Any) -> int:
     if isinstance(state, torch.Tensor):
         return state.numel() * state.element_size()
-    if isinstance(state, dict):
+    if isinstance(state, Mapping):
         return sum(_tensor_bytes(value) for value in state.values())
+    if isinstance(state, list | tuple):
+        return sum(_tensor_bytes(value) for value in state)
     return 0
 
 

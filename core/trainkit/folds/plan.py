@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trainkit.config import Config, Layer, layer_of
+from trainkit.costs.ahead import ahead
 from trainkit.draft import read_splits
+from trainkit.moment import Moment
 from trainkit.narrowing import narrowing_callbacks
 from trainkit.stages import plan_stages, with_overrides
 from trainkit.tasks import build_task
@@ -93,13 +95,15 @@ class FoldPlan:
     def seconds(self, draft: Draft, cost: Cost) -> float:
         """Return a forecast of all runs together from the measured cost of the one that a draft plans.
 
-        Training goes by steps, evaluating by the samples of validation; tests are looked at by the last run alone.
+        A fold that is over answers its validation samples once more.
         """
-        training = cost.seconds_per_step * draft.total_steps
-        by_step = training / draft.total_steps
-        base = max(1, lengths(draft.splits).get("val", len(draft.splits.train)))
-        evaluating = max(0.0, cost.seconds - training) / base
-        return sum(planned.steps * by_step + planned.samples.get("val", 0) * evaluating for planned in self.folds)
+        found = 0.0
+        for planned in self.folds:
+            left = ahead(draft.stages, Moment(), draft.settings.evaluate, planned.samples)
+            looked_at = left.samples + planned.samples.get("val", 0)
+            found += planned.steps * cost.seconds_per_step + cost.saving
+            found += looked_at * cost.seconds_per_sample + left.rounds * cost.seconds_per_evaluation
+        return found
 
 
 def plan_folds(draft: Draft, live: Mapping[str, Any] | None = None) -> FoldPlan:
