@@ -69,11 +69,31 @@ class Encodings:
     targets: Flat | None
     cut: tuple[int, int] = (0, 0)
 
+    def told(self, limits: Limits) -> list[str]:
+        """Return what a user should know of texts that were cut, in lines."""
+        pairs = zip(("input", "target"), self.cut, (limits.input, limits.target), strict=True)
+        count = len(self.inputs[0])
+        return [
+            f"{cut:,} of {count:,} {name}s are longer than task.max_{name} = {limit} tokens: cut"
+            for name, cut, limit in pairs
+            if cut
+        ]
+
+    def facts(self) -> dict[str, str]:
+        """Return how long texts are, for people."""
+        columns = [("tokens of inputs", self.inputs[0]), ("tokens of targets", self.targets)]
+        return {name: _spread(flat.lengths) for name, flat in columns if flat is not None and len(flat)}
+
     @cached_property
     def lengths(self) -> Array:
         """Return [N] the tokens of each sample, input and target."""
         own = self.inputs[0].lengths
         return own if self.targets is None else own + self.targets.lengths
+
+
+def _spread(lengths: Array) -> str:
+    least, middle, most = (int(value) for value in np.percentile(lengths, (0, 50, 100)))
+    return f"{least:,} to {most:,}, half of them up to {middle:,}; {int(lengths.sum()):,} in all"
 
 
 def room(tokens: Tokens, limit: int) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import torch
 from torch import nn
 from trainkit.errors import UsageError, printable
 
-from .tokenizer import Tokens
+from .cache import Cache
+from .sizes import Size, config_of
+from .tokenizer import Tokens, trained_once
 
 CONFIG = "config.json"
+DROPOUT = 0.1
 DROPOUTS = ("dropout_rate", "dropout")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
@@ -118,3 +122,44 @@ def _loaded(factory: Any, name: str, download: bool, **more: Any) -> Any:
 
 def _refused(name: str, why: str, do: str) -> UsageError:
     return UsageError(f"task.model: no sequence-to-sequence model can be loaded from {name!r}", why=why, do=do)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Say where model and tokenizer are from.
+
+    Args:
+        model: folder or name of a model; None: it is built, and its tokenizer trained.
+        download: whether it may be fetched from the hub.
+        size: of a model that is built.
+        vocab_size: most tokens of a tokenizer that is trained.
+        dropout: share of features dropped in training; None for the model's own.
+    """
+
+    model: str | None
+    download: bool
+    size: Size
+    vocab_size: int
+    dropout: float | None
+
+    def learned(self, texts: Callable[[], Iterable[str]], cache: Cache | None) -> tuple[Any, Tokens]:
+        """Return configuration and tokenizer.
+
+        Args:
+            texts: gives those of the training split, which a tokenizer is trained on.
+            cache: where a trained tokenizer is kept.
+        """
+        if self.model is not None:
+            config, tokens = load_config(self.model, self.download), load_tokens(self.model, self.download)
+            check_vocabulary(tokens, config, self.model)
+        else:
+            tokens = trained_once(texts, self.vocab_size, cache)
+            pad, eos = tokens.tokenizer.pad_token_id, tokens.tokenizer.eos_token_id
+            config = config_of(self.size, self.vocab_size, pad, eos, DROPOUT)
+        return with_dropout(config, self.dropout), tokens
+
+    def build(self, config: Any, *, with_weights: bool) -> nn.Module:
+        """Return a fresh model, with the weights of its folder where it has one and they are asked for."""
+        if self.model is None or not with_weights:
+            return build_model(config)
+        return load_model(self.model, config, self.download)

@@ -2,88 +2,23 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import xxhash
 from trainkit.contracts import Finding
 from trainkit.errors import DataError, printable
-from trainkit.tables import counted
 
-from .dataset import Corpus
-from .files import PARTS, Source, format_of, sources
-from .flat import Array
+from .bag import Bag
+from .files import Source, format_of, sources
 from .pairs import LOOKED_AT, Pair, Schema, Unusable
 from .records import Found, records
-from .store import TextSink
 
 BadSamples = Literal["stop", "skip"]
 LISTED, REMARKS, MOST_TOLD = 20, 3, 100_000
-NO_LETTER = re.compile(r"[\W_]+")
-WHOLE = float(1 << 64)
-
-
-def normalised(text: str) -> str:
-    """Return a text by which near-duplicates are the same: no case, no accents of form, nothing but letters, digits."""
-    return NO_LETTER.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
-
-
-def hash_of(text: str) -> int:
-    """Return 64 bits of a text, signed."""
-    return int.from_bytes(xxhash.xxh3_64_digest(text.encode()), "little", signed=True)
-
-
-@dataclass
-class Bag:
-    """Collect pairs as they are read; a few bytes of each stay in memory where texts go to a file.
-
-    Args:
-        inputs: takes texts.
-        targets: takes texts.
-        names: takes ids.
-        places: takes where they stand.
-    """
-
-    inputs: TextSink
-    targets: TextSink
-    names: TextSink
-    places: TextSink
-    groups: array[int] = field(default_factory=lambda: array("q"))
-    wholes: array[int] = field(default_factory=lambda: array("q"))
-    name_hashes: array[int] = field(default_factory=lambda: array("q"))
-    difficulty: array[float] = field(default_factory=lambda: array("d"))
-    quality: array[float] = field(default_factory=lambda: array("d"))
-    parts: array[int] = field(default_factory=lambda: array("b"))
-    content: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
-    letters: int = 0
-
-    def add(self, pair: Pair, name: str, part: str, place: str) -> None:
-        """Take a pair."""
-        self.inputs.append(pair.input)
-        self.targets.append(pair.target)
-        self.names.append(name)
-        self.places.append(place)
-        self.groups.append(hash_of(normalised(pair.target) or pair.target))
-        self.wholes.append(hash_of(f"{normalised(pair.input)}\0{normalised(pair.target)}"))
-        self.name_hashes.append(hash_of(name))
-        length = len(pair.input) + len(pair.target)
-        self.letters += length
-        self.difficulty.append(length if pair.difficulty is None else pair.difficulty)
-        self.quality.append(np.nan if pair.quality is None else pair.quality)
-        self.parts.append(PARTS.index(part) if part else -1)
-        line = f"{part}\0{name}\0{pair.quality}\0{pair.difficulty}\0{pair.input}\0{pair.target}\0"
-        self.content.update(line.encode())
-
-    def __len__(self) -> int:
-        return len(self.groups)
 
 
 @dataclass(frozen=True)
@@ -218,105 +153,3 @@ def checked(pair: Pair) -> Pair:
             said = f"byte {code - 0xDC00:#04x}" if 0xDC80 <= code <= 0xDCFF else f"U+{code:04X}, half of a letter"
             raise Unusable("encoding", f"the {role} is not UTF-8: {said}") from None
     return pair
-
-
-def corpus_of(bag: Bag, reading: Reading) -> tuple[Corpus, Array]:
-    """Return what a bag holds as a corpus, and the part of each pair (-1 where none is given).
-
-    Ids that several pairs have get a number; pairs that stand in two given parts are left out of the later one.
-    """
-    parts = np.asarray(bag.parts, np.int64)
-    parts = _without_copies(bag, parts, reading)
-    names = _own_names(bag, reading)
-    quality = np.asarray(bag.quality)
-    known = ~np.isnan(quality)
-    if known.any() and not known.all():
-        text = f"{counted(int((~known).sum()), 'record')} without a quality: taken for the mean of the others"
-        reading.remark("no quality", ".", text)
-        quality = np.where(known, quality, quality[known].mean())
-    groups, difficulty = np.asarray(bag.groups, np.int64), np.asarray(bag.difficulty)
-    corpus = Corpus(bag.inputs, bag.targets, names, groups, difficulty, quality if known.any() else None)
-    corpus.content, corpus.letters = bag.content.hexdigest(), bag.letters
-    return corpus, parts
-
-
-def _without_copies(bag: Bag, parts: Array, reading: Reading) -> Array:
-    wholes = np.asarray(bag.wholes, np.int64)
-    _, first, inverse = np.unique(wholes, return_index=True, return_inverse=True)
-    twins = first[inverse]
-    again = np.flatnonzero(twins != np.arange(len(wholes)))
-    gone = parts.copy()
-    earliest: dict[int, int] = {}
-    for row in again.tolist():
-        twin = int(twins[row])
-        other = min(earliest.get(twin, int(parts[twin])), int(parts[row]))
-        place, other_place = bag.places[row], bag.places[twin]
-        if parts[row] == parts[twin]:
-            reading.remark("duplicate", place, f"the pair of {other_place} once more")
-        else:
-            # A score on what was learned by heart says nothing.
-            later = row if parts[row] > parts[twin] else twin
-            if gone[later] != len(PARTS):
-                text = f"a copy of {other_place if later == row else place}, in another part: keep it in one"
-                reading.reject(bag.places[later], "duplicate across parts", text)
-            gone[later] = len(PARTS)
-            earliest[twin] = other
-    return gone
-
-
-def _own_names(bag: Bag, reading: Reading) -> Sequence[str]:
-    hashes = np.asarray(bag.name_hashes, np.int64)
-    _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-    twice = np.flatnonzero(counts[inverse] > 1)
-    if not len(twice):
-        return bag.names
-    seen: dict[int, int] = {}
-    renamed = {}
-    for row in twice.tolist():
-        number = seen[int(hashes[row])] = seen.get(int(hashes[row]), 0) + 1
-        if number > 1:
-            renamed[row] = f"{bag.names[row]}#{number}"
-            reading.remark("duplicate id", bag.places[row], f"the id {bag.names[row]!r} once more: {renamed[row]!r}")
-    return Renamed(bag.names, renamed)
-
-
-class Renamed(Sequence[str]):
-    """Be texts of which a few have another name.
-
-    Args:
-        texts: all of them.
-        others: by place, those that differ.
-    """
-
-    def __init__(self, texts: Sequence[str], others: dict[int, str]) -> None:
-        self.texts, self.others = texts, others
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def __getitem__(self, index: int) -> str:  # type: ignore[override]
-        return self.others.get(index) or self.texts[index]
-
-
-def divided(groups: Array, val_share: float, test_share: float) -> Array:
-    """Return the part of each pair, by the hash of its normalised target: near-duplicates are in one part.
-
-    Whatever else the data holds, a pair stays in its part. A part with a share that no hash falls into gets the group
-    with the least hash, so that there is something to validate on.
-
-    Args:
-        groups: [N] int64, hashes.
-        val_share: of validation.
-        test_share: of test.
-    """
-    places = groups.view(np.uint64) / WHOLE
-    parts = np.where(places < val_share, 1, np.where(places < val_share + test_share, 2, 0))
-    order = np.unique(groups.view(np.uint64)).view(np.int64)
-    for part, share in ((1, val_share), (2, test_share)):
-        if share and not (parts == part).any():
-            for group in order.tolist():
-                here = int(parts[groups == group][0])
-                if here == 0 and len(np.unique(groups[parts == 0])) > 1:
-                    parts[groups == group] = part
-                    break
-    return parts

@@ -18,34 +18,27 @@ from trainkit.errors import DataError, UsageError
 from trainkit.live import Run
 
 from .answers import answer_of, answers_of
+from .bag import Bag
 from .baselines import Baseline, baselines_of, most_frequent, token_counts
 from .batch import batch_of
 from .cache import Cache, cache_folder
 from .dataset import Corpus, Pairs
 from .embedded import PROMPTS, dates
-from .encoding import Limits, columns, encoded
+from .encoding import Encodings, Limits, columns, encoded
 from .files import PARTS
 from .flat import Array
 from .generation import Generation, pieces, written
 from .inputs import read_inputs
-from .models import (
-    build_model,
-    check_vocabulary,
-    config_of_state,
-    dropout_name,
-    load_config,
-    load_model,
-    load_tokens,
-    with_dropout,
-)
+from .models import Origin, config_of_state, dropout_name
 from .pairs import Columns, Record, Schema
-from .reading import BadSamples, Bag, Policy, Reading, corpus_of, divided
+from .parts import corpus_of, divided
+from .reading import BadSamples, Policy, Reading
 from .records import Found
-from .sizes import SIZES, SizeName, config_of
+from .sizes import SIZES, SizeName
 from .store import Spool, TextSink
 from .techniques import techniques_of_text
 from .templates import checked, stripped
-from .tokenizer import Tokens, trained_once
+from .tokenizer import Tokens
 
 EMBEDDED = "embedded sample"
 CHUNK = 256
@@ -132,8 +125,7 @@ class Seq2SeqTask:
             raise UsageError(f"task.val_share = {val_share:g} and task.test_share = {test_share:g} leave nothing")
         if streaming and not cache:
             raise UsageError("task.streaming keeps texts and tokens in the cache: leave task.cache = true")
-        self.model, self.download = model, download
-        self.size, self.vocab_size, self.dropout = SIZES[size], vocab_size or SIZES[size].vocab_size, dropout
+        self.origin = Origin(model, download, SIZES[size], vocab_size or SIZES[size].vocab_size, dropout)
         self.limits = Limits(max_input, max_target)
         self.templates = checked(templates)
         self.shares = val_share, test_share
@@ -160,7 +152,7 @@ class Seq2SeqTask:
             "callback": ["sample-outputs"],
             "evaluate.monitor": "val/loss",
             # Weights that were learned before move less.
-            "optimizer.lr": 1e-3 if self.model is None else 1e-4,
+            "optimizer.lr": 1e-3 if self.origin.model is None else 1e-4,
         }
 
     @property
@@ -170,8 +162,8 @@ class Seq2SeqTask:
 
     @property
     def _dropout(self) -> float | None:
-        if self.dropout is not None or self.config is None:
-            return self.dropout
+        if self.origin.dropout is not None or self.config is None:
+            return self.origin.dropout
         name = dropout_name(self.config)
         return float(getattr(self.config, name)) if name else None
 
@@ -244,12 +236,13 @@ class Seq2SeqTask:
         samples = {name: int((parts == number).sum()) for number, name in enumerate(PARTS)}
         facts: dict[str, float | str] = {"columns": reading.columns} if reading.columns else {}
         facts["records"] = reading.count
-        if len(corpus):
-            lengths = [np.array([len(text) for text in texts]) for texts in (corpus.inputs, corpus.targets or [])]
-            for name, each in zip(("input", "target"), lengths, strict=True):
-                facts[f"letters of an {name}" if name == "input" else f"letters of a {name}"] = (
-                    f"{int(each.min()):,} to {int(each.max()):,}, half of them up to {int(np.median(each)):,}"
-                )
+        if samples["train"]:
+            self.corpus = corpus
+            _, tokens = self._learned(Pairs(corpus, np.flatnonzero(parts == 0)))
+            found = self._encoded(corpus, tokens)
+            facts |= found.facts()
+            for text in found.told(self.limits):
+                reading.remark("too long", ".", text)
         shown = {name: count for name, count in samples.items() if count}
         return Inspection(str(data), reading.format, shown, reading.findings, facts)
 
@@ -257,20 +250,13 @@ class Seq2SeqTask:
 
     def fit(self, train: Dataset) -> None:
         """Train a tokenizer on the training split, or load that of the model, and tokenise all splits once."""
-        if self.model is not None:
-            self.config = load_config(self.model, self.download)
-            self.tokens = load_tokens(self.model, self.download)
-            check_vocabulary(self.tokens, self.config, self.model)
-        else:
-            self.tokens = trained_once(
-                lambda: (text for pair in _texts(train) for text in pair), self.vocab_size, self._cache()
-            )
-            tokenizer = self.tokens.tokenizer
-            self.config = config_of(self.size, self.vocab_size, tokenizer.pad_token_id, tokenizer.eos_token_id, 0.1)
-        with_dropout(self.config, self.dropout)
+        self.config, self.tokens = self._learned(train)
         self._is_restored = False
         self._encode()
         self._learn_baselines(train)
+
+    def _learned(self, train: Dataset) -> tuple[Any, Tokens]:
+        return self.origin.learned(lambda: (text for pair in _texts(train) for text in pair), self._cache())
 
     def _cache(self) -> Cache | None:
         """Return where tokens are kept; None for data so small that they are as soon made as read."""
@@ -281,13 +267,12 @@ class Seq2SeqTask:
         corpus = self.corpus
         if corpus is None:
             return
+        corpus.encodings = self._encoded(corpus, self._tokens)
+        self.warnings += corpus.encodings.told(self.limits)
+
+    def _encoded(self, corpus: Corpus, tokens: Tokens) -> Encodings:
         found = columns(corpus.inputs, corpus.targets, corpus.templates, self.limits)
-        corpus.encodings = encoded(found, self._tokens, self._cache(), corpus.content)
-        for cut, name, limit in zip(corpus.encodings.cut, ("input", "target"), vars(self.limits).values(), strict=True):
-            if cut:
-                self.warnings.append(
-                    f"{cut:,} of {len(corpus):,} {name}s are longer than task.max_{name} = {limit} tokens: cut"
-                )
+        return encoded(found, tokens, self._cache(), corpus.content)
 
     def _learn_baselines(self, train: Dataset) -> None:
         some = list(islice(_samples(train), MOST_COUNTED))
@@ -306,9 +291,7 @@ class Seq2SeqTask:
         if self.config is None:
             raise UsageError("the task has learned nothing yet", do="call fit, or load a state")
         on_meta = torch.get_default_device().type == "meta"
-        if self.model is None or self._is_restored or on_meta:
-            return build_model(self.config)
-        return load_model(self.model, self.config, self.download)
+        return self.origin.build(self.config, with_weights=not (self._is_restored or on_meta))
 
     # Batches, outputs, answers.
 
@@ -368,9 +351,7 @@ class Seq2SeqTask:
         lengths = np.array([len(text) for text in texts], float)
         corpus = Corpus(texts, None, [name for name, _ in found], rows, lengths, templates=self.templates[:1])
         corpus.encodings = encoded(columns(texts, None, corpus.templates, self.limits), self._tokens)
-        if cut := corpus.encodings.cut[0]:
-            warnings = [*warnings, f"{cut} inputs are longer than task.max_input = {self.limits.input} tokens: cut"]
-        return Pairs(corpus, rows, warnings)
+        return Pairs(corpus, rows, [*warnings, *corpus.encodings.told(self.limits)])
 
     def whole(self, data: Path) -> Pairs:
         """Return every pair of some data, seen by the tokenizer of training."""
@@ -381,7 +362,8 @@ class Seq2SeqTask:
             raise DataError("there is no record to look at", where=str(data))
         corpus.templates = self.templates[:1]
         corpus.encodings = encoded(columns(corpus.inputs, corpus.targets, corpus.templates, self.limits), self._tokens)
-        return Pairs(corpus, np.flatnonzero(parts == 0), reading.warnings())
+        told = corpus.encodings.told(self.limits)
+        return Pairs(corpus, np.flatnonzero(parts == 0), [*reading.warnings(), *told])
 
     def answers(self, model: nn.Module, batch: Batch, samples: Sequence[Sample]) -> list[Answer]:
         """Return for each sample what the model writes, as text and JSON."""
