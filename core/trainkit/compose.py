@@ -22,6 +22,7 @@ from .fit import check_fit, monitored, names_read
 from .live import BoundMetric, Run
 from .parts import Part
 from .randomness import Purpose, seed_torch
+from .ranks.sharing import check_dense
 from .rates import rate_factors, scaling, with_factors
 from .rundir import RunDirectory
 from .settings import RunSettings
@@ -103,6 +104,7 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
         base=base,
     )
     check_whole(run)
+    check_dense(run)
     for label, component in components.items():
         if isinstance(component, ChecksRun):
             with asked(label, "check the run"):

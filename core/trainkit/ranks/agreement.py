@@ -33,9 +33,8 @@ def agree(run: Run) -> None:
     world = run.world
     if world.is_alone:
         return
-    rows = world.table(
-        [run.ears.heard() if isinstance(run.ears, Ears) else 0, run.stop_reason != "", run.moment.stage_ended]
-    )
+    heard = run.ears.heard() if isinstance(run.ears, Ears) else 0
+    rows = world.table([run.signal or heard, run.stop_reason != "", run.moment.stage_ended])
     signals, stops, ends = ([int(row[column]) for row in rows] for column in range(3))
     run.signal = max(signals) or None
     if any(stops):

@@ -58,10 +58,10 @@ def buckets(tensors: Iterable[Tensor], size: int) -> Iterator[list[Tensor]]:
         yield bucket
 
 
-def check_dense(named: Iterable[tuple[str, torch.nn.Module]]) -> None:
-    """Raise UsageError for modules whose gradients are sparse: they cannot be summed with those of other ranks."""
-    for name, module in named:
-        if getattr(module, "sparse", False):
+def check_dense(run: Run) -> None:
+    """Raise UsageError for a module whose gradients are sparse: they cannot be summed with those of other ranks."""
+    for name, module in run.model.named_modules():
+        if not run.world.is_alone and getattr(module, "sparse", False):
             raise UsageError(
                 f"the gradients of {name} are sparse, and several ranks need dense ones",
                 do="build it with sparse=False, or train on one device: --devices 1",

@@ -15,6 +15,7 @@ from trainkit import UsageError, hookimpl
 from trainkit.contracts import Batch, LossOutput, Outputs
 from trainkit.narrowing import Epoch, Indices, admitted_by, epoch_of
 from trainkit.randomness import Purpose, mixed
+from trainkit.stepsums import over_ranks
 
 from .judging import above_quantile, rows, true_probability, wrong_somewhere
 
@@ -115,7 +116,7 @@ class DataDropout:
             )
         self.method, self.gamma, self.target_saving = method, gamma, target_saving
         self.tau, self.judge, self.revision = tau, judge, revision
-        self.back_propagated = 0
+        self.back_propagated = self.pending = 0
         self.in_epoch = 0
         self.takes_all = False
         self.losses: list[float] = []
@@ -173,14 +174,14 @@ class DataDropout:
         """Count the samples of a batch; under dbpd and smrd, answer with the loss of those that are kept."""
         samples = len(batch["sample_id"])
         if self.method == "srd" or self.takes_all or epoch_of(run).left <= self.revision:
-            self._count(run, samples)
+            self.pending += samples
             return None
         keep = self._unknown(batch, loss, outputs).nonzero().flatten()
         if self.method == "smrd":
             seed = mixed(run.settings.seed, Purpose.SELECTION, run.moment.samples, BATCH_DRAWS)
             order = torch.randperm(samples, generator=torch.Generator().manual_seed(seed))
             keep = order[: len(keep)].sort().values.to(keep.device)
-        self._count(run, len(keep))
+        self.pending += len(keep)
         if len(keep) == samples:
             return None
         if len(keep) == 0:
@@ -218,15 +219,24 @@ class DataDropout:
             do="take method=srd, which needs neither",
         )
 
-    def _count(self, run: Run, kept: int) -> None:
+    def _count(self, run: Run) -> None:
+        """Count what was kept since the last time, on all ranks."""
+        kept = int(over_ranks(torch.tensor(self.pending)))
+        self.pending = 0
         self.back_propagated += kept
         self.in_epoch += kept
         self.draws_of_epoch = len(run.splits.train) * run.settings.loop.variants
+
+    @hookimpl
+    def on_step(self, run: Run) -> None:
+        """Count the samples of the step."""
+        self._count(run)
         run.record("data-dropout/effective_epochs", self.back_propagated / self.draws_of_epoch)
 
     @hookimpl
-    def on_epoch_end(self) -> None:
+    def on_epoch_end(self, run: Run) -> None:
         """Begin to count anew; where nothing was kept, the next epoch takes all samples."""
+        self._count(run)
         self.takes_all, self.in_epoch = self.in_epoch == 0, 0
 
     def summary(self) -> dict[str, float]:
@@ -242,10 +252,11 @@ class DataDropout:
             "takes_all": self.takes_all,
             "draws_of_epoch": self.draws_of_epoch,
             "losses": list(self.losses),
+            "pending": self.pending,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         self.back_propagated, self.in_epoch = state["back_propagated"], state["in_epoch"]
         self.takes_all, self.draws_of_epoch = state["takes_all"], state["draws_of_epoch"]
-        self.losses = list(state["losses"])
+        self.losses, self.pending = list(state["losses"]), state.get("pending", 0)
