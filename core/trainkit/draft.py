@@ -161,7 +161,9 @@ def _draft(
     config.check_lists()
     parts = {kind: loader.part(kind, config) for kind in ONE_KINDS}
     lists = {kind: loader.listed(kind, config) for kind in LIST_KINDS}
-    narrowing = narrowing_callbacks(lists["callback"].items())
+    # Of data that is not read nobody can tell which samples are admitted; nothing is trained on it.
+    is_read = getattr(splits.train, "is_read", True)
+    narrowing = narrowing_callbacks(lists["callback"].items()) if is_read else []
     stages = plan_stages(with_overrides(plan, config).stages, settings, splits.train, narrowing)
     return Draft(config, settings, engine, task, splits, situation, plan, stages, parts, lists, loader.registry, model)
 

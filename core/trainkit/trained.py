@@ -43,6 +43,8 @@ class Unread:
         read: reads the split, as for a metric that compares answers with training samples.
     """
 
+    is_read = False
+
     def __init__(self, length: int, read: Callable[[], Dataset]) -> None:
         self.length, self.read = length, cache(read)
 

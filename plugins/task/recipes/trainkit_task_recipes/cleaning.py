@@ -10,7 +10,7 @@ import unicodedata
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _REMAINS = re.compile(r"\b[a-z]+:[A-Za-z]+\s+id=\"[^\"]*\"|/[a-z]+:[A-Za-z]+<")
 _CLOSED = re.compile(r"</([A-Za-z][\w-]*:[\w-]+)>")
-_ENTITY = re.compile(r"&(#?)(\w+);")
+_ENTITY = re.compile(r"&(#?)(\w{2,});")
 _DASHES = {"endash": "\u2013", "emdash": "\u2014"}
 _DEGREES = re.compile(r"(?<=\d)&de\w*;(?=\s*[CF]\b)")
 _SPACES = re.compile(r"\s+")

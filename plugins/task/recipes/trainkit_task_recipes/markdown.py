@@ -80,5 +80,5 @@ def plain(text: str) -> str:
 
 
 def _without_empty_groups(lines: Sequence[str]) -> tuple[str, ...]:
-    following = (*lines[1:], ":")
-    return tuple(line for line, after in zip(lines, following, strict=True) if not (line[-1:] == after[-1:] == ":"))
+    following = [*lines[1:], ":"]
+    return tuple(line for line, after in zip(lines, following, strict=False) if not (line[-1:] == after[-1:] == ":"))

@@ -115,7 +115,8 @@ class RecipeSchema:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the columns of records with two texts."""
-        return self.columns.state_dict()
+        found: dict[str, Any] = self.columns.state_dict()
+        return found
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` gave."""
@@ -131,11 +132,8 @@ def kind_of(record: Record) -> str:
 
 
 def _of_markdown(record: Record) -> tuple[Recipe, Notes]:
-    text, notes = record["text"], ()
-    recipe = recipe_of(text, str(record.get("title", "")))
-    if any(map(has_markup, (recipe.title, *recipe.ingredients, *recipe.steps))):
-        recipe, notes = _repaired(recipe.title, recipe.ingredients, recipe.steps)
-    return recipe, notes
+    recipe = recipe_of(record["text"], str(record.get("title", "")))
+    return _repaired(recipe.title, recipe.ingredients, recipe.steps)
 
 
 def _of_fields(record: Record) -> tuple[Recipe, Notes]:

@@ -7,8 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import PositiveInt
+from torch import nn
+from trainkit import hookimpl
+from trainkit.contracts import Batch, Outputs
 from trainkit.derived import BaseTask, DerivedTask
 from trainkit.errors import UsageError
+from trainkit.live import Run
 from trainkit.nested import built
 
 from .schema import RecipeSchema
@@ -45,10 +50,15 @@ class RecipesTask(DerivedTask):
     Args:
         base: the task below, which writes texts for texts.
         judge: metric that tells the quality of a recipe where the data does not.
+        judged: how many samples of a split are written for metrics that judge texts, the first ones: to write takes far
+            longer than to measure a loss. Every sample if none.
     """
 
-    def __init__(self, base: BaseTask = BASE, judge: str = "recipe-quality") -> None:
+    predicts = frozenset({"texts", "references", "inputs"})
+
+    def __init__(self, base: BaseTask = BASE, judge: str = "recipe-quality", judged: PositiveInt | None = 64) -> None:
         super().__init__(base)
+        self.judged, self._left = judged, judged
         found = built("metric", judge)
         if not all(callable(getattr(found, power, None)) for power in ("scores", "counts")):
             raise UsageError(
@@ -71,6 +81,33 @@ class RecipesTask(DerivedTask):
             "callback": ["sample-outputs", "quality-threshold", CURRICULUM, "gradient-noise"],
             "loop.epochs": EPOCHS,
         }
+
+    @property
+    def adjustable(self) -> frozenset[str]:
+        """Return the options that may change after training."""
+        names: frozenset[str] = self.base.adjustable
+        return names | {"judged"}
+
+    @hookimpl
+    def on_run_start(self, run: Run) -> None:
+        """Warn of what the task below warns of."""
+        self.base.on_run_start(run)
+
+    @hookimpl
+    def before_evaluation(self) -> None:
+        """Begin to count the samples that are written."""
+        self._left = self.judged
+
+    def predict(self, model: nn.Module, batch: Batch, outputs: Outputs) -> Mapping[str, Any]:
+        """Return the recipes that the model writes, with references and inputs: of the first `judged` samples."""
+        if self._left is None:
+            found: Mapping[str, Any] = self.base.predict(model, batch, outputs)
+            return found
+        count = min(self._left, len(batch["input_ids"]))
+        self._left -= count
+        kept = {name: values[:count] for name, values in batch.items()}
+        texts = self.base.predict(model, kept, outputs)["texts"] if count else []
+        return {"texts": texts, "references": kept["references"], "inputs": kept["inputs"]}
 
 
 def embedded() -> Iterator[Mapping[str, Any]]:
