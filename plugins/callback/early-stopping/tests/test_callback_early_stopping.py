@@ -62,9 +62,22 @@ def test_rising_values_are_taken_from_the_run_or_from_the_options():
     )
 
 
-def test_a_monitor_of_its_own_needs_a_mode():
-    with pytest.raises(UsageError, match="cannot tell whether val/f1 should fall or rise"):
-        EarlyStopping(monitor="val/f1")
+@pytest.mark.parametrize(
+    ("monitor", "values", "stop"),
+    [
+        ("val/loss/nll", [0.3, 0.2, 0.1, 0.2, 0.3], 5),
+        ("val/f1", [0.3, 0.4, 0.5, 0.4, 0.3], 5),
+        ("val/f1/micro", [0.5, 0.4, 0.3], 3),
+        ("val/error", [0.3, 0.4, 0.5], 3),
+    ],
+)
+def test_a_monitor_of_its_own_falls_or_rises_as_its_metric_does(monitor, values, stop):
+    run = FakeRun("val/loss", "min")
+    run.metrics = [
+        SimpleNamespace(name=name, metric=SimpleNamespace(higher_is_better=rises))
+        for name, rises in (("f1", True), ("error", False))
+    ]
+    assert heard(EarlyStopping(patience=2, monitor=monitor), values, run, monitor) == stop
 
 
 def test_third_value_that_is_not_finite_ends_it():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from trainkit import UsageError, hookimpl
 from trainkit.errors import nearest
+from trainkit.fit import direction
 
 if TYPE_CHECKING:
     from trainkit.live import Run
@@ -140,7 +141,7 @@ class EarlyStopping:
         min_delta: least improvement that counts.
         delta: whether min_delta is absolute or a share of the best value.
         monitor: tag of the value, as val/loss; what decides about the best checkpoint if not set.
-        mode: whether the value should fall (min) or rise (max); auto is the run's own answer for its monitored value.
+        mode: whether the value should fall (min) or rise (max); auto asks the metric; losses fall.
         adaptive: judge a moving average, and be twice as patient while the values clearly improve.
         scope: what ends: the run, or only the stage.
         cycles: whether a schedule that restarts is judged at the ends of its cycles.
@@ -157,12 +158,6 @@ class EarlyStopping:
         scope: Literal["run", "stage"] = "run",
         cycles: bool = True,
     ) -> None:
-        if monitor is not None and mode == "auto":
-            raise UsageError(
-                f"early-stopping cannot tell whether {monitor} should fall or rise",
-                where="callback.early-stopping.mode",
-                do="set it to min or max, or leave monitor out",
-            )
         self.monitor = monitor
         self.mode = mode
         self.scope = scope
@@ -183,7 +178,7 @@ class EarlyStopping:
         if split != VAL or not results or run.moment.progress >= 1 or run.moment.stage >= len(run.stages):
             return
         tag = self.monitor or run.monitor
-        mode = run.monitor_mode if self.mode == "auto" else self.mode
+        mode = self._direction(run) if self.mode == "auto" else self.mode
         value, unit = self._read(tag, results) * (-1 if mode == "max" else 1), "evaluations"
         if (cycle := getattr(run.scheduler, "cycle", None)) is not None and self.cycles and math.isfinite(value):
             self.judge.not_finite, unit = 0, "cycles of the schedule"
@@ -200,6 +195,9 @@ class EarlyStopping:
             run.end_stage(reason)
         else:
             run.stop(reason)
+
+    def _direction(self, run: Run) -> str:
+        return run.monitor_mode if self.monitor is None else direction(self.monitor, run.metrics)
 
     def _read(self, tag: str, results: Mapping[str, float]) -> float:
         if tag in results:
