@@ -19,6 +19,7 @@ from .storage.filesystem import SYSTEM, remove_tree
 from .storage.strict_json import with_special_numbers
 
 if TYPE_CHECKING:
+    from .costs.forecast import Forecast
     from .execution import RunResult
     from .live import Run
     from .partof import PartOf
@@ -34,15 +35,19 @@ class PartListener:
     Args:
         part: what the run is a part of.
         whole: what hears signals between runs.
+        before: what a run of the same plan took, which is over.
     """
 
-    def __init__(self, part: PartOf, whole: Stoppable) -> None:
-        self.part, self.whole = part, whole
+    def __init__(self, part: PartOf, whole: Stoppable, before: Forecast | None = None) -> None:
+        self.part, self.whole, self.before = part, whole, before
+        self.forecast: Forecast | None = None
 
     @hookimpl
     def on_run_start(self, run: Run) -> None:
         """Let the run know where it stands, and stop at once if a signal came while it was prepared."""
-        run.part_of = self.part
+        run.part_of, self.forecast = self.part, run.forecast
+        if self.before is not None:
+            run.forecast.follow(self.before)
         if self.whole.signal is not None:
             run.signal = self.whole.signal
 

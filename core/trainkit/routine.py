@@ -12,6 +12,7 @@ import torch
 from .best import Ranked, ranked
 from .costs.ahead import ahead_of
 from .costs.probe import estimate
+from .costs.whole import steps_left
 from .errors import Diverged
 from .evaluation import evaluate, evaluated_weights
 from .ranks.agreement import agree
@@ -79,8 +80,8 @@ def timing(run: Run) -> dict[str, float]:
     forecast, left = run.forecast, ahead_of(run)
     # Ranks do the same things at the same time: what depends on a clock, as whether to try something out, is not one.
     may_try = run.world.is_alone and not forecast.is_estimated
-    if forecast.is_founded and may_try and sum(left.steps) >= WORTH_TRYING:
-        estimate(run, left)
+    if forecast.is_founded and may_try and (steps := steps_left(run, left)) >= WORTH_TRYING:
+        estimate(run, left, steps)
     row = {"time/elapsed": forecast.elapsed()}
     if (remaining := forecast.remaining(left)) is not None:
         forecast.keep_first(run.moment.step, remaining, left)

@@ -119,6 +119,18 @@ def test_what_was_tried_out_as_trained_outweighs_the_first_evaluations(monkeypat
     assert forecast.of_evaluations(left) == pytest.approx((0.1, 1.0))
 
 
+def test_a_run_expects_what_the_one_before_it_took(monkeypatch):
+    clock = Clock(monkeypatch)
+    before, forecast = Forecast(), Forecast()
+    before.expect([1.0, 3.0], sample_seconds=0.1)
+    before.evaluated(5.0, samples=10)
+    before.evaluated(4.0, is_new=False)
+    forecast.follow(before)
+    clock.steps(forecast, 1, 10, 1.0)
+    assert forecast.is_estimated
+    assert forecast.remaining(Ahead((90, 10), 2, 3, 40)) == pytest.approx(90 + 10 * 3 + 40 * 0.5 + 3 * 4)
+
+
 def test_the_last_three_evaluations_tell_of_those_to_come(monkeypatch):
     Clock(monkeypatch)
     forecast = Forecast()
@@ -171,6 +183,10 @@ def test_the_first_founded_forecast_is_kept(monkeypatch):
     forecast.keep_first(5, 95.0, left)
     assert forecast.first is None
     clock.steps(forecast, 6, 10, 1.0)
+    # Of evaluations nothing is known yet.
+    forecast.keep_first(10, 90.0, left)
+    assert forecast.first is None
+    forecast.expect([1.0])
     forecast.keep_first(10, 90.0, left)
     forecast.keep_first(10, 5.0, left)
     assert (forecast.first.step, forecast.first.steps, forecast.first.seconds) == (10, 100, pytest.approx(100))
@@ -188,10 +204,10 @@ def test_an_estimate_leaves_no_trace():
     before = {name: value.clone() for name, value in built.model.state_dict().items()}
     learning = {name: parameter.requires_grad for name, parameter in built.learnable.items()}
     moment, counts, random = built.moment.state_dict(), built.inactive.state_dict(), torch.get_rng_state()
-    estimate(built, ahead_of(built))
+    estimate(built, ahead_of(built), built.total_steps)
     assert built.forecast.is_estimated
     assert built.forecast.evaluations == 0
-    assert len(set(built.forecast._relative)) > 1
+    assert len(set(built.forecast.relative)) > 1
     assert all(torch.equal(value, before[name]) for name, value in built.model.state_dict().items())
     assert {name: parameter.requires_grad for name, parameter in built.learnable.items()} == learning
     assert all(parameter.grad is None for parameter in built.learnable.values())
@@ -200,10 +216,10 @@ def test_an_estimate_leaves_no_trace():
 
 
 def test_a_run_compares_its_forecast_with_the_fact(tmp_path):
-    settings = {"loop.epochs": 6, "out": str(tmp_path / "whole"), "evaluate.every_epochs": 2}
+    settings = {"loop.epochs": 8, "out": str(tmp_path / "whole"), "evaluate.every_epochs": 2}
     parts = {"task": tiny.TinyTask(), "strategy": "baseline", "callback": ["no:tensorboard"]}
     told = run(**parts, settings=settings | {"loop.batch_size": 2}).summary["forecast"]
-    assert (told["made_at_step"], told["steps"]) == (10, 72)
+    assert (told["made_at_step"], told["steps"]) == (10, 96)
     rounded = 0.0005 * (1 + told["seconds"] / told["fact"]) / told["fact"]
     assert told["error"] == pytest.approx(told["seconds"] / told["fact"] - 1, abs=rounded + 1e-4)
     assert re.search(r"training time, forecast \d+ s \([+-]\d+ %\)", (tmp_path / "whole/report.html").read_text())
@@ -272,7 +288,7 @@ def test_a_resumed_run_that_forecasts_anew_comes_to_the_same_to_the_bit(tmp_path
         "strategy": "baseline",
         "callback": ["sample-outputs", "ema", "no:tensorboard"],
     }
-    settings = {"loop.batch_size": 1, "loop.epochs": 5, "strategy.cpu_steps": None}
+    settings = {"loop.batch_size": 1, "loop.epochs": 6, "strategy.cpu_steps": None}
     whole = run(**parts, settings=settings | {"out": str(tmp_path / "whole")})
     cut = run(
         **parts, settings=settings | {"out": str(tmp_path / "cut")}, listeners=[("stop", StopAt(50, signal.SIGTERM))]

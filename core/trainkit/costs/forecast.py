@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .ahead import Ahead
+from .ahead import Ahead
 
 FEWEST_STEPS = 8
 KNOWN_STEPS = 4
 LEAST_WEIGHT = 0.02
 RECENT = 3
+NOTHING_LEFT = Ahead((), 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Forecast:
         self.first: Made | None = None
         self.is_estimated = False
         self.evaluations = 0
-        self._relative: Sequence[float] = ()
+        self.relative: Sequence[float] = ()
         self._expected_sample = self._expected_extra = 0.0
         self._stage = 0
         self._unit: float | None = None
@@ -80,10 +79,15 @@ class Forecast:
         """
         if self._unit is not None:
             self._unit *= self._factor(self._stage) / relative[self._stage]
-        self._relative = tuple(relative)
+        self.relative = tuple(relative)
         self._expected_sample, self._expected_extra = sample_seconds or 0.0, extra_seconds
         self._is_as_trained = is_as_trained
         self.is_estimated = True
+
+    def follow(self, before: Forecast) -> None:
+        """Expect what another run of the same plan took, which is over."""
+        sample, extra = before.of_evaluations(NOTHING_LEFT)
+        self.expect(before.relative, sample, extra, is_as_trained=True)
 
     def stepped(self, step: int, stage: int = 0) -> None:
         """Note that this step, of this stage, is done."""
@@ -166,9 +170,9 @@ class Forecast:
         return trust * self._expected_sample + (1 - trust) * sample, trust * expected + (1 - trust) * extra
 
     def keep_first(self, step: int, remaining: float, left: Ahead) -> None:
-        """Keep the first forecast that is founded, to be compared with the fact at the end."""
-        if self.first is None and self.is_founded:
+        """Keep the first forecast that is founded, evaluations too, to be compared with the fact at the end."""
+        if self.first is None and self.is_founded and (self.is_estimated or self.evaluations):
             self.first = Made(step, step + int(sum(left.steps)), self.elapsed() + remaining)
 
     def _factor(self, stage: int) -> float:
-        return self._relative[stage] if stage < len(self._relative) else 1.0
+        return self.relative[stage] if stage < len(self.relative) else 1.0

@@ -40,17 +40,22 @@ class Rehearses(Protocol):
         ...
 
 
-def estimate(run: Run, left: Ahead) -> None:
+def estimate(run: Run, left: Ahead, steps: float) -> None:
     """Let a run's forecast expect what was tried out here; weights, modes, gradients and random states stay.
 
     Where the evaluation of a batch alone takes more than a small share of the steps that are left, nothing is rehearsed
     on top: the forecast is not worth that.
+
+    Args:
+        run: which has measured its first steps.
+        left: what is left of it.
+        steps: that are left of it and of what it is a part of.
     """
     started = time.perf_counter()
-    worth = MOST_SHARE * sum(left.steps) * (run.forecast.per_step or 0.0)
+    worth = MOST_SHARE * steps * (run.forecast.per_step or 0.0)
     # A signal ends it, and the run at its next step.
     with contextlib.suppress(Interrupted):
-        relative = relative_costs(run, sum(left.steps))
+        relative = relative_costs(run, steps)
         if run.forecast.evaluations or run.splits.val is None:
             run.forecast.expect(relative)
         else:

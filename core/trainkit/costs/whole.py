@@ -23,6 +23,12 @@ def spent_on_whole(run: Run) -> float:
     return run.part_of.seconds_before + _spent(run, run.part_of)
 
 
+def steps_left(run: Run, left: Ahead) -> float:
+    """Return the optimizer steps that are left of a run and of all that comes after it."""
+    part = run.part_of
+    return sum(left.steps) + (sum(part.planned[part.number + 1 :]) if part is not None else 0)
+
+
 def left_of_whole(run: Run, left: float) -> float:
     """Return the seconds that a run and all that comes after it will take.
 

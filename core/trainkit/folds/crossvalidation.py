@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from trainkit.contracts import Splits
+    from trainkit.costs.forecast import Forecast
 
 _log = logging.getLogger(__name__)
 
@@ -148,6 +149,7 @@ class CrossValidation:
     signal: int | None = None
     finished: list[dict[str, Any]] = field(default_factory=list)
     took: list[float] = field(default_factory=list)
+    forecast: Forecast | None = None
 
     def carry_out(self) -> RunResult:
         """Carry out what is not done and return what all of it came to; the status file tells the end."""
@@ -191,7 +193,8 @@ class CrossValidation:
             answers_again=True,
             began=time.perf_counter(),
         )
-        own = [("folds", PartListener(part, self)), ("out-of-fold rows", FoldListener(planned.fold))]
+        listener = PartListener(part, self, self.forecast)
+        own = [("folds", listener), ("out-of-fold rows", FoldListener(planned.fold))]
         request = replace(self.request, live=fresh(self.request.live), listeners=[*own, *self.request.listeners])
 
         def begin() -> RunResult:
@@ -201,7 +204,9 @@ class CrossValidation:
             draft = restore_draft(config, self.plan, request.registry, request.live)
             return execution.start(draft, replace(request, layers=asked))
 
-        return carry_out(path, begin, request)
+        result = carry_out(path, begin, request)
+        self.forecast = listener.forecast
+        return result
 
     def _layer(self, planned: PlannedFold, path: Path) -> Layer:
         layer = planned.layer() | {"out": Value(str(path), planned.name)}
