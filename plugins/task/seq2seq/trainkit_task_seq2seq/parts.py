@@ -98,7 +98,7 @@ def divided(groups: Array, val_share: float, test_share: float) -> Array:
     """Return the part of each pair, by the hash of its normalised target: near-duplicates are in one part.
 
     Whatever else the data holds, a pair stays in its part. A part with a share that no hash falls into gets the group
-    with the least hash, so that there is something to validate on.
+    with the least hash, so that there is something to validate on; and training is never empty.
 
     Args:
         groups: [N] int64, hashes.
@@ -108,6 +108,8 @@ def divided(groups: Array, val_share: float, test_share: float) -> Array:
     places = groups.view(np.uint64) / WHOLE
     parts = np.where(places < val_share, 1, np.where(places < val_share + test_share, 2, 0))
     order = np.unique(groups.view(np.uint64)).view(np.int64)
+    if len(order) and not (parts == 0).any():
+        parts[groups == order[-1]] = 0
     for part, share in ((1, val_share), (2, test_share)):
         if share and not (parts == part).any():
             for group in order.tolist():

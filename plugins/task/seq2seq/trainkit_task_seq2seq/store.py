@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ class Spool(Sequence[str]):
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it lives as long as the texts
+        weakref.finalize(self, self.file.close)
         self.ends = array("q")
         self.end = 0
         self._flat: Flat | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -390,14 +391,15 @@ class Seq2SeqTask:
         """Write a folder that transformers loads: weights, configurations, tokenizer."""
         writer: Any = getattr(model, "module", model)
         writer.save_pretrained(directory)
-        self._tokens.tokenizer.save_pretrained(directory)
+        for name, text in self._tokens.files.items():
+            (directory / name).write_text(text, encoding="utf-8")
 
     def state_dict(self) -> dict[str, Any]:
         """Return tokenizer, configuration, columns and what baselines know, as JSON."""
         keep = getattr(self.schema, "state_dict", None)
         return {
             "tokenizer": dict(self._tokens.files),
-            "config": self.config.to_dict(),
+            "config": json.loads(self.config.to_json_string(use_diff=False)),
             "schema": {} if keep is None else keep(),
             "frequent": self.frequent,
             "counts": list(self.counts),

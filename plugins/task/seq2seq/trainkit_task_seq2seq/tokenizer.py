@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -15,6 +16,10 @@ from .cache import Cache
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
 SPECIAL = (PAD, EOS, UNK)
 PROBE = "a"
+CONFIG = "tokenizer_config.json"
+TEXT_FILES = (".json", ".txt", ".jinja")
+# What transformers notes of the way in which it loaded a tokenizer, and nothing of what it does.
+OF_LOADING = frozenset({"is_local", "local_files_only", "name_or_path"})
 
 
 class Tokens:
@@ -59,7 +64,12 @@ class Tokens:
         """Return the files that hold the tokenizer, by name, as transformers reads them."""
         with tempfile.TemporaryDirectory() as folder:
             self.tokenizer.save_pretrained(folder)
-            return {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(folder).iterdir())}
+            paths = [path for path in sorted(Path(folder).iterdir()) if path.suffix in TEXT_FILES]
+            found = {path.name: path.read_text(encoding="utf-8") for path in paths}
+        if CONFIG in found:
+            config = {name: value for name, value in json.loads(found[CONFIG]).items() if name not in OF_LOADING}
+            found[CONFIG] = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        return found
 
     @cached_property
     def fingerprint(self) -> str:
