@@ -67,11 +67,21 @@ def test_a_rank_that_is_gone_is_an_error_with_an_exit_code_of_its_own():
     def asked(world: World) -> Any:
         if world.rank == 1:
             os._exit(0)
-        with pytest.raises(RanksError, match="another rank does not answer") as lost:
+        with pytest.raises(RanksError, match="another rank is gone") as lost:
             world.table([1.0])
         return int(lost.value.exit_code)
 
     assert speaking_ranks(asked) == [8, None]
+
+
+def test_a_rank_that_stands_still_is_given_up(tmp_path):
+    def work() -> Any:
+        stand = At(3, lambda run: os.kill(os.getpid(), signal.SIGSTOP))
+        return trained(request({"out": str(tmp_path / "run"), "rank_timeout": 1.0}, callbacks=[stand]))
+
+    first, second = on_ranks(work, limit=20)
+    assert (first["error"], first["text"].splitlines()[0]) == ("RanksError", "another rank does not answer")
+    assert second is None
 
 
 def test_one_rank_asks_to_stop_and_all_do(tmp_path):

@@ -67,6 +67,8 @@ def test_shares_of_a_batch_are_its_samples_once_each():
     for number in range(3):
         parts = [EpochBatches(make, draws, 0, 5, (rank, 3))[number] for rank in range(3)]  # type: ignore[arg-type]
         shares = [part.get("sample_id", []) for part in parts]
-        assert sorted(sum(shares, [])) == list(range(5 * number, min(11, 5 * number + 5)))
+        assert sorted(sample for share in shares for sample in share) == list(
+            range(5 * number, min(11, 5 * number + 5))
+        )
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert shares == [[10], [], []]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 LAUNCHED = "RANKS_BY_TRAINKIT"
 FILE = "TORCHELASTIC_ERROR_FILE"
+LATE, GONE = "another rank does not answer", "another rank is gone"
 
 
 class Failure(NamedTuple):

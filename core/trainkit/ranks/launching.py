@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trainkit.errors import ExitCode, RanksError
 from trainkit.signals import EXIT_CODES
 
-from .failure import LAUNCHED, Failure, failures
+from .failure import LATE, LAUNCHED, Failure, failures
 
 if TYPE_CHECKING:
     from .asked import SeveralRanks
@@ -40,7 +40,8 @@ def launch(command: Sequence[str], asked: SeveralRanks) -> int:
     from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
     # What went wrong is told below, once, and in our words.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in [name for name in logging.Logger.manager.loggerDict if name.startswith("torch.distributed.elastic")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     threads = max(1, (os.cpu_count() or 1) // asked.ranks)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ[LAUNCHED] = "1"
@@ -61,15 +62,16 @@ def launch(command: Sequence[str], asked: SeveralRanks) -> int:
         try:
             launch_agent(config, sys.executable, ["-m", "trainkit_cli", *command])
         except SignalException as heard:
-            return _told(failures(Path(folder)), {}, EXIT_CODES.get(heard.sigval, ExitCode.TERMINATED))
+            return told(failures(Path(folder)), {}, EXIT_CODES.get(heard.sigval, ExitCode.TERMINATED))
         except ChildFailedError as failed:
-            return _told(failures(Path(folder)), failed.failures, ExitCode.RANKS)
+            return told(failures(Path(folder)), failed.failures, ExitCode.RANKS)
         return int(ExitCode.DONE)
 
 
-def _told(found: Sequence[Failure], processes: dict[int, Any], otherwise: int) -> int:
+def told(found: Sequence[Failure], processes: dict[int, Any], otherwise: int) -> int:
     """Return the exit code of the first cause, and tell it; a rank that missed another one is no cause."""
-    if causes := [failure for failure in found if failure.code != ExitCode.RANKS]:
+    # A rank that did not answer is ended by the agent: that is no cause either.
+    if causes := [failure for failure in found if failure.code != ExitCode.RANKS or LATE in failure.text]:
         print(causes[0].text, file=sys.stderr)
         return causes[0].code
     if lost := lost_rank(processes.items()):

@@ -16,6 +16,8 @@ import torch
 
 from trainkit.errors import RanksError, UsageError, printable
 
+from .failure import GONE, LATE
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -158,8 +160,11 @@ def speaking() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, OSError) as error:
+        said = (printable(str(error)).strip().splitlines() or [type(error).__name__])[0]
+        is_late = any(word in said.lower() for word in ("timed out", "timeout"))
         raise RanksError(
-            "another rank does not answer",
-            why=(printable(str(error)).strip().splitlines() or [type(error).__name__])[0],
-            do="see what that rank says; go on from the newest checkpoint by trainkit run --resume RUN_DIR",
+            LATE if is_late else GONE,
+            why=said,
+            do="go on from the newest checkpoint: trainkit run --resume RUN_DIR"
+            + ("; if ranks may be as slow as that, raise rank_timeout" if is_late else ""),
         ) from error
