@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from trainkit.errors import DataError
+from trainkit.tables import counted
 from trainkit_task_seq2seq.pairs import Columns, Pair, Unusable
 
 from .cleaning import has_markup, tidy, without_markup
@@ -147,7 +148,7 @@ def _repaired(title: str, ingredients: Iterable[str], steps: Iterable[str]) -> t
     if dirty := sum(map(has_markup, lines)):
         notes.append(("HTML", f"{dirty} of {len(lines)} lines with HTML: removed"))
     if blank := sum(not line.strip() for line in lines[1:]):
-        notes.append(("blank lines", f"{blank} blank lines: left out"))
+        notes.append(("blank lines", f"{counted(blank, 'blank line')}: left out"))
 
     def cleaned(some: Iterable[str]) -> tuple[str, ...]:
         return unmarked([tidied for line in some if (tidied := tidy(without_markup(line)))])
