@@ -178,6 +178,10 @@ def print_plan(draft: Draft, cost: Cost | None, folds: FoldPlan | None = None) -
     for kind, listed in draft.lists.items():
         given = draft.config.history.get(kind)
         say(kind, (", ".join(listed) or "none") + (f"  ({told(given[-1])})" if given and told(given[-1]) else ""))
+    ranks, batch = draft.settings.devices, draft.settings.loop.batch_size
+    if ranks != "auto" and ranks > 1:
+        share = f"{batch // ranks}" + (f" or {batch // ranks + 1}" if batch % ranks else "")
+        say("devices", f"{ranks}, a process (rank) for each: {share} samples of each micro-batch of {batch}")
     for note in (*draft.plan.notes, *draft.splits.warnings, *draft.warnings):
         say("note", note)
     if draft.settings.lr_find:
@@ -304,7 +308,8 @@ def print_cost(cost: Cost, width: int, of_folds: float | None) -> None:
         parts.append(f"{clock(cost.evaluating)} for evaluations")
     say(
         "time",
-        f"about {clock(cost.seconds)}: {', '.join(parts)}; measured here on a few steps, "
+        f"about {clock(cost.seconds)}: {', '.join(parts)}; measured here on a few steps"
+        f"{' of one rank, without what ranks tell each other' if cost.devices > 1 else ''}, "
         "if the machine stays as busy as it is and no stage ends early",
     )
     if of_folds is not None:

@@ -144,6 +144,15 @@ def precision_settings(situation: Situation) -> dict[str, Setting]:
     return {"precision": Setting(value=situation.half_precision, reason=reason)}
 
 
+def devices_settings(situation: Situation, batch_size: int) -> dict[str, Setting]:
+    """Return several devices where there are several, no more than a batch has samples."""
+    devices = min(situation.devices, batch_size)
+    if devices == 1:
+        return {}
+    share = f"{batch_size // devices}" + (f" or {batch_size // devices + 1}" if batch_size % devices else "")
+    return {"devices": Setting(value=devices, reason=f"there are several: each takes {share} samples of every batch")}
+
+
 def precision_notes(situation: Situation) -> list[str]:
     """Return why half precision is left out; nothing where it is not."""
     if situation.half_precision:

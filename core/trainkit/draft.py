@@ -211,7 +211,7 @@ def _situation(
         val_samples=len(splits.val) if splits.val is not None else 0,
         test_samples=len(splits.test) if splits.test is not None else 0,
         device=engine.device.type,
-        devices=max(engine.world.size, torch.cuda.device_count() if engine.is_cuda else 1),
+        devices=_devices(engine, config),
         half_precision=engines.half_precision(engine.device),
         cores=os.cpu_count() or 1,
         memory_bytes=engines.memory_bytes(engine.device),
@@ -222,6 +222,16 @@ def _situation(
         defaults={key: value.value for key, value in layer_of(task.defaults, "task").items()},
         techniques=offered(task, is_built=task_part.component.is_live),
     )
+
+
+def _devices(engine: engines.Engine, config: Config) -> int:
+    """Return how many devices a run may take: those that are asked for or were started, else all there are."""
+    asked = config.get("devices", "auto")
+    if asked != "auto":
+        return int(asked)
+    if not engine.world.is_alone or not engine.is_cuda or ":" in config.get("device", "auto"):
+        return engine.world.size
+    return torch.cuda.device_count()
 
 
 def _parameter_groups(model: nn.Module) -> tuple[ParameterGroup, ...]:

@@ -47,7 +47,7 @@ class Situation(Record):
         val_samples: samples of the validation split.
         test_samples: samples of the test split.
         device: cpu or cuda.
-        devices: how many of them the machine has.
+        devices: how many of them the run may take.
         half_precision: bf16 or fp16, where the device is faster in it; None where it is not.
         cores: of the machine.
         memory_bytes: of the device.

@@ -80,7 +80,11 @@ class Cost:
 
     def amount(self, seconds: float | None = None) -> float | None:
         """Return the money for so many seconds, those of the run if not given; None for a device without a price."""
-        return None if self.price is None else self.price.amount(self.seconds if seconds is None else seconds)
+        return (
+            None
+            if self.price is None
+            else self.price.amount(seconds if seconds is not None else self.seconds, self.devices)
+        )
 
     def document(self) -> dict[str, Any]:
         """Return the forecast as JSON."""
@@ -99,7 +103,9 @@ def measure(run: Run, prices: Sequence[Price] = ()) -> Cost:
     left = ahead_of(run)
     enter_stage(run, planned)
     loop = run.settings.loop
-    batches = EpochBatches(run.batch_maker(), admitted_draws(run, planned), 0, loop.batch_size)
+    # What one of several ranks has to do, all of which do it at once; what they tell each other is not measured.
+    ranks = 1 if run.settings.devices == "auto" else run.settings.devices
+    batches = EpochBatches(run.batch_maker(), admitted_draws(run, planned), 0, loop.batch_size, (0, ranks))
     probes, loading = _loaded(islice(windows(batches.iterate(0, 0, False), loop.accumulate), PROBE_STEPS))
     learning = sum(p.numel() for p in run.learnable.values() if p.requires_grad)
     activations = _Kept(run)
@@ -121,7 +127,7 @@ def measure(run: Run, prices: Sequence[Price] = ()) -> Cost:
     training = [count * first * cost / relative[0] for count, cost in zip(left.steps, relative, strict=True)]
     searching = first * STEPS if run.settings.lr_find else 0.0
     per_sample, per_evaluation = statistics.median(samples), statistics.median(rehearsals)
-    evaluating = per_sample * left.samples + per_evaluation * left.rounds
+    evaluating = per_sample * left.samples / ranks + per_evaluation * left.rounds
     saving = _saving_seconds(run, left)
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     gradient_bytes = sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
@@ -141,6 +147,7 @@ def measure(run: Run, prices: Sequence[Price] = ()) -> Cost:
         component_bytes=sum(_tensor_bytes(component.state_dict()) for component in stateful(run).values()),
         activation_bytes=activations.bytes,
         device=device,
+        devices=ranks,
         price=price_of(device, prices),
     )
 

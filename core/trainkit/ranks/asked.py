@@ -77,6 +77,7 @@ def check_number(settings: RunSettings) -> None:
     if settings.devices in ("auto", 1):
         return
     ranks = int(settings.devices)
+    check_able(settings, ranks)
     if choose_device(settings.device).type == "cuda" and ranks > torch.cuda.device_count():
         raise ResourceError(
             f"{ranks} devices are asked for, and this machine has {torch.cuda.device_count()}",
@@ -86,25 +87,30 @@ def check_number(settings: RunSettings) -> None:
     raise SeveralRanks(settings, ranks)
 
 
-def check_shares(draft: Draft) -> None:
-    """Refuse what several ranks cannot do, or what would leave a rank without work; let all see the same data."""
-    world, settings = draft.engine.world, draft.settings
-    if world.is_alone:
-        return
+def check_able(settings: RunSettings, ranks: int) -> None:
+    """Refuse what several ranks cannot do, and a batch that would leave a rank without work."""
     if settings.folds is not None or settings.fold is not None:
-        raise UsageError("folds are runs on one device each, so far", where=f"devices = {world.size}", do=ONE_DEVICE)
+        raise UsageError("folds are runs on one device each, so far", where=f"devices = {ranks}", do=ONE_DEVICE)
     if settings.lr_find:
         raise UsageError(
             "a learning rate is looked for on one device, so far",
-            where=f"lr_find, and devices = {world.size}",
+            where=f"lr_find, and devices = {ranks}",
             do="run 'trainkit lr-find' first and set optimizer.lr to what it suggests",
         )
-    if settings.loop.batch_size < world.size:
+    if settings.loop.batch_size < ranks:
         raise UsageError(
-            f"a batch of {settings.loop.batch_size} samples cannot be shared by {world.size} ranks",
+            f"a batch of {settings.loop.batch_size} samples cannot be shared by {ranks} ranks",
             where="loop.batch_size, of all ranks together",
-            do=f"set it to {world.size} at least, or take fewer devices",
+            do=f"set it to {ranks} at least, or take fewer devices",
         )
+
+
+def check_shares(draft: Draft) -> None:
+    """Refuse what several ranks cannot do, and ranks that do not see the same data."""
+    world = draft.engine.world
+    if world.is_alone:
+        return
+    check_able(draft.settings, world.size)
     seen = [draft.splits.fingerprint, draft.total_steps]
     if any(other != seen for other in world.everyones(seen)):
         raise DataError(

@@ -53,8 +53,12 @@ def test_warmup_is_a_twentieth_of_the_steps_and_10_000_at_most():
     assert values(phase3_plan(situation(100_000), batch_size=16))["scheduler.warmup"] == 10_000  # of 312,500 steps
 
 
-def test_other_devices_are_told_to_be_idle():
-    assert "a run uses one of the 4 devices so far" in phase3_plan(situation(devices=4)).notes[0]
+def test_several_devices_share_the_batch():
+    plan = phase3_plan(situation(devices=4))
+    assert (values(plan)["devices"], values(plan)["loop.batch_size"]) == (4, 128)
+    assert plan.settings["devices"].reason == "there are several: each takes 32 samples of every batch"
+    assert not any("parallelism" in note for note in plan.notes)
+    assert values(phase3_plan(situation(devices=4), batch_size=3))["devices"] == 3
 
 
 def test_cpu_takes_single_precision_and_regularises_less():

@@ -8,7 +8,15 @@ from typing import Literal, get_args
 
 from pydantic import PositiveFloat, PositiveInt
 from trainkit import Plan, Setting, Situation, Stage
-from trainkit.budget import Budget, batch_size_of, precision_notes, precision_settings, rate_of, within_cpu_steps
+from trainkit.budget import (
+    Budget,
+    batch_size_of,
+    devices_settings,
+    precision_notes,
+    precision_settings,
+    rate_of,
+    within_cpu_steps,
+)
 from trainkit.techniques import Want, left_out, own_strength, settings_for, usable
 
 Named = Literal["guidance", "label-smoothing", "stochastic-depth", "feature-noise", "dropout"]
@@ -65,16 +73,14 @@ def phase3_plan(
         "callback.early-stopping.patience": Setting(value=patience, reason="many validation samples: steadier values"),
         "callback.early-stopping.min_delta": Setting(value=5e-4, reason="smaller gains are noise"),
     }
-    settings |= precision_settings(situation)
+    settings |= precision_settings(situation) | devices_settings(situation, batch)
     settings |= settings_for(situation, wanted(situation, budget, without)) | budget.settings()
     return Plan(strategy="phase3", stages=budget.stages, settings=settings, notes=_notes(situation, budget, without))
 
 
 def _notes(situation: Situation, budget: Budget, without: Sequence[str]) -> tuple[str, ...]:
     notes = [*([budget.note] if budget.note else []), *precision_notes(situation)]
-    if situation.devices > 1:
-        notes.append(f"left out: data parallelism: a run uses one of the {situation.devices} devices so far")
-    else:
+    if situation.devices == 1:
         notes.append("left out: data parallelism: there is one device")
     notes += left_out(situation, [name for name in TECHNIQUES if name not in without])
     regularisers = ("stochastic-depth", "feature-noise", "dropout")
@@ -86,6 +92,8 @@ def _notes(situation: Situation, budget: Budget, without: Sequence[str]) -> tupl
 
 class Phase3:
     """Train on many samples: large batches, half precision where the device has it, mild regularisation of many kinds.
+
+    Several devices share each batch where there are several.
 
     The techniques guidance, label-smoothing, stochastic-depth, feature-noise and dropout are taken where the task can
     use them; the plan notes what is left out, and why.

@@ -39,7 +39,8 @@ def test_full_recipe_on_an_accelerator():
     assert found["callback.ema.decay"] == 0.9999
     assert (found["callback.early-stopping.patience"], found["callback.early-stopping.min_delta"]) == (10, 1e-4)
     assert (found["loss.use"], found["loss.weighting"]) == ("multitask", "uncertainty")
-    assert any(note.startswith("left out: data parallelism (DDP, FSDP): there is one device") for note in plan.notes)
+    assert any(note.startswith("left out: data parallelism: there is one device") for note in plan.notes)
+    assert "devices" not in found
     assert "left out: guidance: the task offers none" in plan.notes
 
 
@@ -62,9 +63,16 @@ def test_ema_can_be_left_out():
     assert "callback.ema.decay" not in found
 
 
-def test_several_devices_are_told_to_be_idle():
-    note = phase4_plan(situation(devices=8)).notes[0]
-    assert "a run uses one of the 8 devices so far, accumulation makes up the batch" in note
+def test_several_devices_take_the_place_of_micro_batches():
+    plans = {devices: phase4_plan(situation(devices=devices)) for devices in (1, 2, 3, 4, 8)}
+    keys = ("loop.batch_size", "loop.accumulate", "devices")
+    assert {devices: tuple(values(plan).get(key) for key in keys) for devices, plan in plans.items()} == {
+        1: (256, 4, None), 2: (512, 2, 2), 3: (512, 2, 3), 4: (1024, 1, 4), 8: (1024, 1, 8),
+    }  # fmt: skip
+    assert plans[8].settings["devices"].reason == "there are several: each takes 128 samples of every batch"
+    assert plans[3].settings["devices"].reason == "there are several: each takes 170 or 171 samples of every batch"
+    assert len({values(plan)["optimizer.lr"] for plan in plans.values()}) == 1
+    assert not any("parallelism" in note for note in plans[2].notes)
 
 
 def test_cpu_limit_counts_whole_optimizer_steps():

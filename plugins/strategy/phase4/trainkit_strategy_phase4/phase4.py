@@ -8,7 +8,15 @@ from typing import Literal, get_args
 
 from pydantic import PositiveFloat, PositiveInt
 from trainkit import Plan, Setting, Situation, Stage
-from trainkit.budget import Budget, batch_size_of, precision_notes, precision_settings, rate_of, within_cpu_steps
+from trainkit.budget import (
+    Budget,
+    batch_size_of,
+    devices_settings,
+    precision_notes,
+    precision_settings,
+    rate_of,
+    within_cpu_steps,
+)
 from trainkit.techniques import Want, left_out, settings_for
 
 Named = Literal["guidance", "dynamic-weighting", "ema"]
@@ -46,9 +54,11 @@ def phase4_plan(
     # The preset's batch of 256 stands for whatever batch the task takes in its place.
     rate = LR * batch * accumulate / batch_size_of(situation, None, BATCH_OF_LR)
     callbacks = ["tensorboard", "early-stopping", *(["ema"] if "ema" not in without else [])]
+    at_once = devices_at_once(situation.devices, accumulate)
+    filled = f"as many samples as {'a GPU computes' if at_once == 1 else f'{at_once} devices compute'} at once"
     settings = {
-        "loop.batch_size": Setting(value=batch, reason="as many samples as a GPU computes at once"),
-        "loop.accumulate": Setting(value=accumulate, reason=f"an effective batch of {batch * accumulate:,}"),
+        "loop.batch_size": Setting(value=batch * at_once, reason=filled),
+        "loop.accumulate": Setting(value=accumulate // at_once, reason=f"an effective batch of {batch * accumulate:,}"),
         "loop.variants": Setting(value=1, reason="there are samples enough: each is augmented anew in each epoch"),
         "loop.clip": Setting(value=1.0, reason="guards against the rare large gradient"),
         "optimizer.use": Setting(value="adamw", reason="the usual first choice"),
@@ -65,20 +75,20 @@ def phase4_plan(
     }
     if "ema" not in without:
         settings["callback.ema.decay"] = Setting(value=DECAY, reason="about the last 10,000 steps, fewer at first")
-    settings |= precision_settings(situation)
+    settings |= precision_settings(situation) | devices_settings(situation, batch * at_once)
     settings |= settings_for(situation, wanted(without)) | budget.settings()
     return Plan(strategy="phase4", stages=budget.stages, settings=settings, notes=_notes(situation, budget, without))
 
 
+def devices_at_once(devices: int, accumulate: int) -> int:
+    """Return for how many devices a batch is made: they take the place of micro-batches, of as many as go into them."""
+    return max(number for number in range(1, min(devices, accumulate) + 1) if accumulate % number == 0)
+
+
 def _notes(situation: Situation, budget: Budget, without: Sequence[str]) -> tuple[str, ...]:
     notes = [*([budget.note] if budget.note else []), *precision_notes(situation)]
-    if situation.devices > 1:
-        notes.append(
-            f"left out: data parallelism (DDP, FSDP): a run uses one of the {situation.devices} devices so far, "
-            "accumulation makes up the batch"
-        )
-    else:
-        notes.append("left out: data parallelism (DDP, FSDP): there is one device, accumulation makes up the batch")
+    if situation.devices == 1:
+        notes.append("left out: data parallelism: there is one device, accumulation makes up the batch")
     return (*notes, *left_out(situation, [name for name in OF_TASK if name not in without]))
 
 
@@ -91,7 +101,7 @@ class Phase4:
     Args:
         epochs: longest training.
         batch_size: samples of a micro-batch; 256 for a task that usually takes 16, in proportion for others.
-        accumulate: micro-batches of an optimizer step.
+        accumulate: micro-batches of an optimizer step on one device; several devices compute as many of them at once.
         lr: peak learning rate; if not set, 1e-4 for each 256 samples of an optimizer step, and at least 1e-3 where
             there are fewer than 5,000 steps.
         weight_decay: decay of AdamW.
