@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -242,16 +243,19 @@ def test_the_figures_are_means_over_texts(texts):
 
 
 def test_a_validation_is_logged_under_the_names_of_the_reference():
-    class Log:
-        rows: dict[str, float] = {}
-
-        def record(self, tag, value):
-            self.rows[tag] = value
-
-    metric, log = RecipeQuality(), Log()
+    rows: list[dict[str, float]] = []
+    run = SimpleNamespace(
+        metrics_file=None,
+        moment=SimpleNamespace(step=5, epoch=1, evaluated_step=-1),
+        events=SimpleNamespace(on_log=[lambda run, row: rows.append(row)]),
+    )
+    metric = RecipeQuality()
     metric.update([DOUGH])
-    metric.after_evaluation(log, "train", {"train/loss": 1.0})
-    metric.after_evaluation(log, "val", {})
-    assert not log.rows
-    metric.after_evaluation(log, "val", {"val/loss": 1.0})
-    assert log.rows == {f"recipe/{name}": 1.0 for name in ("overall_quality", *PARTS)}
+    metric.after_evaluation(run, "train", {"train/loss": 1.0})
+    metric.after_evaluation(run, "val", {})
+    assert not rows
+    metric.after_evaluation(run, "val", {"val/loss": 1.0})
+    assert rows == [{f"recipe/{name}": 1.0 for name in ("overall_quality", *PARTS)}]
+    run.moment.evaluated_step = 5
+    metric.after_evaluation(run, "val", {"val/loss": 1.0})
+    assert len(rows) == 1

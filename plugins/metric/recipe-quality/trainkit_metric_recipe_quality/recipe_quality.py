@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from trainkit import SumMetric, hookimpl
+from trainkit.routine import write_row
 
 from .quantities import has_quantity
 from .sections import Sections, sections_of
@@ -79,7 +80,6 @@ class RecipeQuality(SumMetric):
 
     @hookimpl
     def after_evaluation(self, run: Run, split: str, results: Mapping[str, float]) -> None:
-        """Put the figures of a validation into the log under the names of 6.4."""
-        if split == "val" and results:
-            for name, value in self.compute().items():
-                run.record(f"{TAG}/{name}", value)
+        """Log the figures of a validation under the names of 6.4; the final results have rows of their own."""
+        if split == "val" and results and run.moment.evaluated_step != run.moment.step:
+            write_row(run, {f"{TAG}/{name}": value for name, value in self.compute().items()})
