@@ -140,18 +140,31 @@ def test_a_stage_of_which_nothing_learns_is_an_error(tmp_path):
         trained(tmp_path / "run", Unfreezing(), stages=[Stage(epochs=3, trainable=("embedding.*",))])
 
 
-def test_a_top_that_is_not_in_the_loss_is_an_error_that_names_groups(tmp_path):
-    class Aside(TinyTask):
-        def build_model(self):
-            model = super().build_model()
-            model.aside = nn.Linear(2, 2)
-            return model
+class Aside(TinyTask):
+    """A task whose model ends with two parts on which the loss does not depend."""
 
-    message = r"(?s)does not depend on what learns in epoch 1.*only aside learns.*embedding, mix, head not yet"
-    with pytest.raises(UsageError, match=message):
-        trained(tmp_path / "run", Unfreezing(), task=Aside())
+    def build_model(self):
+        model = super().build_model()
+        model.aside, model.beside = nn.Linear(2, 2), nn.Linear(2, 2)
+        return model
+
+
+def test_a_top_that_is_not_in_the_loss_is_passed_over(tmp_path, caplog):
+    heard = trained(tmp_path / "run", Unfreezing(), task=Aside())
+    assert [heard.learning[step] for step in (0, 6, 12)] == [{"head"}, {"mix", "head"}, {"embedding", "mix", "head"}]
+    assert caplog.text.count("the loss does not depend on aside, beside") == 1
     heard = trained(tmp_path / "named", Unfreezing(groups=("embedding.*", "*")), task=Aside())
     assert heard.learning[0] == {"mix", "head"}
+
+
+def test_what_is_passed_over_stays_so_to_the_bit(tmp_path):
+    assert_resumes(tmp_path, lambda: [Unfreezing()], [3, 8], {"optimizer.lr": 0.02}, task=Aside)
+
+
+def test_a_loss_that_depends_on_nothing_that_may_learn_is_an_error(tmp_path):
+    stages = [Stage(epochs=3, trainable=("aside.*", "beside.*"))]
+    with pytest.raises(UsageError, match="does not depend on what learns in epoch 1"):
+        trained(tmp_path / "run", Unfreezing(), stages=stages, task=Aside())
 
 
 def test_a_group_without_parameters_is_refused_before_anything_is_written(tmp_path):

@@ -13,7 +13,7 @@ from trainkit.narrowing import epoch_of
 
 if TYPE_CHECKING:
     from torch import nn
-    from trainkit.contracts import LossOutput
+    from trainkit.contracts import Batch, LossOutput
     from trainkit.live import Run
     from trainkit.outline import Course
 
@@ -59,7 +59,9 @@ class Unfreezing:
     The learning rate of a group is that of the group above it divided by `factor`, so lower parts change less. The
     optimizer is built once, over all groups: what its moments hold stays. What is fixed has no gradient, and modules
     that are fixed as a whole are in evaluation mode, so that their dropout is off and their running statistics stay.
-    What a stage of the plan keeps fixed stays fixed, and what an adapter added to the model always learns.
+    What a stage of the plan keeps fixed stays fixed, and what an adapter added to the model always learns. Where the
+    loss depends on nothing in the highest group, as on a head for something else, the group below learns from the start
+    as well [reading].
 
     Args:
         groups: patterns of parameter names, one for each group, from the input to the output, as in `fnmatch`; without
@@ -77,6 +79,7 @@ class Unfreezing:
         factor: Annotated[float, Field(ge=1)] = 2.6,
     ) -> None:
         self.groups, self.every, self.factor = tuple(groups), every, factor
+        self.passed_over = 0
 
     def rate_factors(self, names: Sequence[str]) -> Mapping[str, float]:
         """Return the factor on the learning rate of each parameter; raise UsageError for a pattern without any."""
@@ -119,17 +122,28 @@ class Unfreezing:
         run.record("unfreezing/learning", sum(p.numel() for p in run.learnable.values() if p.requires_grad))
 
     @hookimpl(tryfirst=True)
-    def on_loss(self, run: Run, loss: LossOutput) -> None:
-        """Refuse to go on where the loss does not depend on what learns, as on a head that is not in it."""
+    def on_loss(self, run: Run, batch: Batch, loss: LossOutput) -> LossOutput | None:
+        """Pass over the highest groups where the loss depends on none of them, as on a head for something else.
+
+        Then the group below them learns from the start, and the answer is the loss of the same batch with it.
+        """
         if loss.sum.requires_grad:
-            return
-        learning = [name for name, parameter in run.learnable.items() if parameter.requires_grad]
-        lower = [part for part in dict.fromkeys(map(part_of, run.learnable)) if part not in set(map(part_of, learning))]
+            return None
+        numbers = self._numbers(list(run.learnable))
+        while self._lowest(run, numbers) > 0:
+            self.passed_over += 1
+            self._apply(run)
+            found = run.forward(batch)[1]
+            if found.sum.requires_grad:
+                over = max(numbers.values()) - self.passed_over
+                names = dict.fromkeys(part_of(name) for name, number in numbers.items() if number > over)
+                _log.warning("unfreezing: the loss does not depend on %s: what is below learns first", ", ".join(names))
+                return found
         raise UsageError(
             f"the loss does not depend on what learns in epoch {run.moment.epoch + 1}",
-            where="callback.unfreezing.groups",
-            why=f"only {', '.join(dict.fromkeys(map(part_of, learning)))} learns, and {', '.join(lower)} not yet",
-            do=f'name groups whose last one the loss depends on, as \'groups=["{lower[0]}.*", "*"]\'',
+            where="callback unfreezing",
+            why="it does not depend on anything of the model that may learn",
+            do="look at what the stage trains, and at what the loss reads",
         )
 
     @hookimpl
@@ -137,9 +151,12 @@ class Unfreezing:
         """Put what is fixed back into evaluation mode, which an evaluation's end left."""
         rest(run.model)
 
+    def _lowest(self, run: Run, numbers: Mapping[str, int]) -> int:
+        return first_learning(run.moment.epoch, self.every, max(numbers.values()) + 1 - self.passed_over)
+
     def _apply(self, run: Run) -> None:
         numbers = self._numbers(list(run.learnable))
-        lowest = first_learning(run.moment.epoch, self.every, max(numbers.values()) + 1)
+        lowest = self._lowest(run, numbers)
         trainable = run.stages[run.moment.stage].stage.trainable
         for name, parameter in run.learnable.items():
             in_stage = any(fnmatch.fnmatchcase(name, pattern) for pattern in trainable)
@@ -153,6 +170,14 @@ class Unfreezing:
             )
         run.model.train()
         rest(run.model)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how many of the highest groups are passed over."""
+        return {"passed_over": self.passed_over}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Take back what `state_dict` gave."""
+        self.passed_over = int(state["passed_over"])
 
 
 def rest(module: nn.Module) -> None:
