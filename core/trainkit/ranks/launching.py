@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +44,10 @@ def launch(command: Sequence[str], asked: SeveralRanks) -> int:
     for name in [name for name in logging.Logger.manager.loggerDict if name.startswith("torch.distributed.elastic")]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     threads = max(1, (os.cpu_count() or 1) // asked.ranks)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    os.environ[LAUNCHED] = "1"
-    with tempfile.TemporaryDirectory(prefix="trainkit-ranks-") as folder:
+    with (
+        _environment({"OMP_NUM_THREADS": str(threads), **os.environ, LAUNCHED: "1"}),
+        tempfile.TemporaryDirectory(prefix="trainkit-ranks-") as folder,
+    ):
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -66,6 +68,18 @@ def launch(command: Sequence[str], asked: SeveralRanks) -> int:
         except ChildFailedError as failed:
             return told(failures(Path(folder)), failed.failures, ExitCode.RANKS)
         return int(ExitCode.DONE)
+
+
+@contextlib.contextmanager
+def _environment(environment: Mapping[str, str]) -> Iterator[None]:
+    """Let processes that are started have an environment."""
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def told(found: Sequence[Failure], processes: dict[int, Any], otherwise: int) -> int:
