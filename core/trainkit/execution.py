@@ -31,7 +31,7 @@ from .report import write_report
 from .request import Reporter, Request
 from .resumption import apply_neutral, check_versions, is_done
 from .routine import report_checkpoints
-from .rundir import MetricsFile, RunDirectory
+from .rundir import MetricsFile, RunDirectory, rows
 from .signals import EXIT_CODES, heard
 from .snapshot import restore, restore_weights, saved_state
 from .storage.strict_json import with_special_numbers
@@ -210,6 +210,8 @@ def _restore(built: Run, checkpoint: Checkpoint | None) -> None:
     restore(built, checkpoint, state)
     if built.metrics_file is not None:
         built.metrics_file.truncate(checkpoint.facts["metrics_offset"])
+        elapsed = [row["time/elapsed"] for row in rows(built.metrics_file.path) if "time/elapsed" in row]
+        built.forecast.before = elapsed[-1] if elapsed else 0.0
     if built.checkpoints is not None:
         # A later checkpoint that turned out to be damaged may have pushed some out before.
         there = built.checkpoints.steps()

@@ -23,6 +23,7 @@ from trainkit.loop import enter_stage
 from trainkit.moment import Moment
 from trainkit.partof import PartOf
 from trainkit.plan import Stage, StageLength
+from trainkit.rundir import rows
 from trainkit.settings import EvaluateSettings
 from trainkit.stages import PlannedStage
 from trainkit.testing import tiny
@@ -294,7 +295,12 @@ def test_a_resumed_run_that_forecasts_anew_comes_to_the_same_to_the_bit(tmp_path
         **parts, settings=settings | {"out": str(tmp_path / "cut")}, listeners=[("stop", StopAt(50, signal.SIGTERM))]
     )
     assert cut.summary["steps"] == 50
+    told = [row["time/elapsed"] for row in rows(tmp_path / "cut/metrics.jsonl") if "time/elapsed" in row]
+    time.sleep(0.3)
+    began = time.perf_counter()
     resumed = resume(tmp_path / "cut")
+    # What it took before counts, the time between does not.
+    assert told[-1] < resumed.summary["seconds"] < told[-1] + time.perf_counter() - began
     assert whole.summary["forecast"]["made_at_step"] == 10
     assert resumed.summary["forecast"]["made_at_step"] == 60
     assert resumed.summary["results"] == whole.summary["results"]

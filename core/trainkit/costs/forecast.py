@@ -46,6 +46,7 @@ class Forecast:
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
+        self.before = 0.0
         self.first: Made | None = None
         self.is_estimated = False
         self.evaluations = 0
@@ -135,8 +136,8 @@ class Forecast:
         return self._measured >= FEWEST_STEPS
 
     def elapsed(self) -> float:
-        """Return the seconds since the process took up the run."""
-        return time.perf_counter() - self.started
+        """Return the seconds that the run took so far, those of processes before this one included."""
+        return self.before + time.perf_counter() - self.started
 
     def remaining(self, left: Ahead) -> float | None:
         """Return the seconds that all that is left will take, or None before the second step."""

@@ -56,7 +56,8 @@ def left_of_whole(run: Run, left: float) -> float:
 
 
 def _spent(run: Run, part: PartOf) -> float:
-    return run.forecast.elapsed() if part.began is None else time.perf_counter() - part.began
+    forecast = run.forecast
+    return forecast.elapsed() if part.began is None else forecast.before + time.perf_counter() - part.began
 
 
 def _whole_of(run: Run, lengths: Mapping[str, int], steps: int) -> Ahead:
