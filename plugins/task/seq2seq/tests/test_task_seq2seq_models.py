@@ -230,6 +230,17 @@ class TestWriting:
         cold = written(*arguments, Generation(temperature=1e-4, max_new_tokens=6), (1,))
         assert torch.equal(cold, written(*arguments, Generation(do_sample=False, max_new_tokens=6), (1,)))
 
+    def test_as_trained_it_writes_as_much_as_is_right(self, ready):
+        task, splits, model = ready
+        batch = batch_of(task, splits.val)
+        own = task.generation
+        for most, expected in ((8, min(8, batch["labels"].shape[1])), (3, 3)):
+            task.generation = Generation(max_new_tokens=most, exactly=batch["labels"].shape[1])
+            assert written(model, batch["input_ids"], batch["attention_mask"], task.generation, (1,)).shape[1] == (
+                expected + 1
+            )
+        task.generation = own
+
     def test_who_stops_listening_stops_the_writing(self, ready):
         task, _, model = ready
         longer = Seq2SeqTask(**MICRO, max_new_tokens=100_000)

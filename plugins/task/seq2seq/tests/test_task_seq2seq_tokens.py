@@ -111,7 +111,7 @@ class TestCache:
         first = encode()
         monkeypatch.setattr(Tokens, "encode", lambda *_: pytest.fail("encoded again"))
         second = encode()
-        assert isinstance(second.targets.values, np.memmap)
+        assert isinstance(second.targets.values.base, np.memmap)
         assert np.array_equal(second.targets.values, first.targets.values)
         assert len(self.folders(tmp_path)) == 1
 
@@ -176,7 +176,7 @@ class TestCache:
         monkeypatch.setattr(tasks, "LARGE", 100)
         task.fit(task.read(jsonl(rows_of(WORDS, 5)), 0).train)
         assert sorted(path.name.partition("-")[0] for path in own_cache.iterdir()) == ["tokenizer", "tokens"]
-        assert isinstance(task.corpus.encodings.targets.values, np.memmap)
+        assert isinstance(task.corpus.encodings.targets.values.base, np.memmap)
 
 
 class TestStreaming:

@@ -66,5 +66,5 @@ def mapped(folder: Path, name: str, dtype: np.dtype[Any]) -> Flat:
 
 
 def _mapped(path: Path, dtype: np.dtype[Any]) -> Array:
-    # Nothing cannot be mapped.
-    return np.memmap(path, dtype, "r") if path.stat().st_size else np.zeros(0, dtype)
+    # Nothing cannot be mapped. The class of mapped arrays makes each slice slow, and does nothing else.
+    return np.asarray(np.memmap(path, dtype, "r")) if path.stat().st_size else np.zeros(0, dtype)

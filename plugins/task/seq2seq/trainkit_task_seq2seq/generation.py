@@ -25,6 +25,7 @@ class Generation:
         top_p: tokens are drawn from the most likely ones that together have this probability.
         beams: of beam search; 1 for none.
         max_new_tokens: most tokens of an answer.
+        exactly: so many tokens, if fewer than these, and no end before; None: an answer ends where the model ends it.
     """
 
     do_sample: bool = True
@@ -32,6 +33,7 @@ class Generation:
     top_p: float = 0.9
     beams: int = 1
     max_new_tokens: int = 200
+    exactly: int | None = None
 
     def config(self, model: Any) -> Any:
         """Return these options on top of those that the model brings along, as its forced tokens."""
@@ -39,6 +41,8 @@ class Generation:
 
         found = copy.deepcopy(model.generation_config)
         found.max_length, found.max_new_tokens, found.num_beams = None, self.max_new_tokens, self.beams
+        if self.exactly is not None:
+            found.min_new_tokens = found.max_new_tokens = min(self.exactly, self.max_new_tokens)
         found.do_sample, found.use_cache, found.top_k = self.do_sample, True, 0 if self.do_sample else None
         found.temperature = self.temperature if self.do_sample else None
         found.top_p = self.top_p if self.do_sample else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -141,7 +143,7 @@ class Seq2SeqTask:
         self.config: Any = None
         self.frequent, self.counts = "", [0]
         self.warnings: list[str] = []
-        self._is_restored = False
+        self._is_restored = self._is_paced = False
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -326,9 +328,20 @@ class Seq2SeqTask:
         return {"texts": self._written(model, batch)}
 
     def _written(self, model: nn.Module, batch: Batch) -> list[str]:
-        words = _words(batch)
-        found = written(model, batch["input_ids"], batch["attention_mask"], self.generation, words)
+        options = self.generation
+        if self._is_paced and any(batch["references"]):
+            options = replace(options, exactly=batch["labels"].shape[1])
+        found = written(model, batch["input_ids"], batch["attention_mask"], options, _words(batch))
         return self._tokens.decode(found.tolist())
+
+    @contextlib.contextmanager
+    def as_trained(self) -> Iterator[None]:
+        """Write texts as long as the right ones, wherever these are known: that takes as long as a trained model."""
+        self._is_paced = True
+        try:
+            yield
+        finally:
+            self._is_paced = False
 
     def baselines(self) -> Mapping[str, Baseline]:
         """Return writers that copy, that always write the most frequent target, and token frequencies."""
