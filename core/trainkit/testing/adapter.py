@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from trainkit.contracts import Merges, PartialWeights
+from trainkit.storage.manifest import is_file_name
+from trainkit.tasks import lacking
 
 from .component import ComponentConformance
 
@@ -69,3 +73,39 @@ class AdapterConformance(ComponentConformance):
         adapted = self.build()(fixed)
         learns = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
         assert learns == {name for name, parameter in self.adapted().named_parameters() if parameter.requires_grad}
+
+    def test_all_that_learns_is_stored(self) -> None:
+        """An adapter that stores a part names all that learns, by the live tensors: what is written there is loaded."""
+        if (found := self.powerful(PartialWeights, members=2)) is None:
+            return
+        adapter, model = found
+        weights = adapter.weights(model)
+        held = {id(tensor) for tensor in weights.values()}
+        lost = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
+        assert not lost, f"these learn and are not stored: {', '.join(lost)}"
+        assert is_file_name(adapter.weights_file)
+        assert adapter.weights_file.endswith(".safetensors")
+
+    def test_a_merged_model_is_the_model_with_what_was_learned(self) -> None:
+        """An adapter that merges gives a model with the names of the one that it was given, and the same outputs."""
+        if (found := self.powerful(Merges, members=1)) is None:
+            return
+        adapter, model = found
+        with torch.no_grad():
+            for number, parameter in enumerate(p for p in model.parameters() if p.requires_grad):
+                generator = torch.Generator().manual_seed(number)
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+            before = model(self.inputs())
+            merged = adapter.merged(model).eval()
+            after = merged(self.inputs())
+        assert list(merged.state_dict()) == list(self.model().state_dict())
+        assert torch.allclose(before, after, atol=1e-5)
+
+    def powerful(self, power: type[Any], members: int) -> tuple[Any, nn.Module] | None:
+        """Return an adapter with an optional power and an adapted model; None where it lacks all of the power."""
+        adapter = self.build()
+        if missing := lacking(adapter, power):
+            assert len(missing) == members, f"{power.__name__}: only {', '.join(missing)} is missing"
+            return None
+        model: nn.Module = adapter(self.model())
+        return adapter, model.eval()

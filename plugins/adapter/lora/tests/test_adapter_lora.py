@@ -59,7 +59,7 @@ def layer(bias=True, **options):
 def test_a_layer_is_its_formula(shape):
     adapted = layer()
     x = torch.randn(shape)
-    by_hand = x @ adapted.weight.T + adapted.bias + 0.5 * (x @ adapted.lora_A.T) @ adapted.lora_B.T
+    by_hand = x @ adapted.base_layer.weight.T + adapted.bias + 0.5 * (x @ adapted.lora_A.T) @ adapted.lora_B.T
     torch.testing.assert_close(adapted(x), by_hand)
 
 
@@ -72,9 +72,9 @@ def test_gradients_are_those_of_the_formula():
     found = [x.grad, adapted.lora_A.grad, adapted.lora_B.grad]
     a, b = (p.detach().clone().requires_grad_(True) for p in (adapted.lora_A, adapted.lora_B))
     again = x.detach().clone().requires_grad_(True)
-    (again @ (adapted.weight + 0.5 * b @ a).T + adapted.bias).square().sum().backward()
+    (again @ (adapted.base_layer.weight + 0.5 * b @ a).T + adapted.bias).square().sum().backward()
     torch.testing.assert_close(found, [again.grad, a.grad, b.grad])
-    assert adapted.weight.grad is None
+    assert adapted.base_layer.weight.grad is None
 
 
 @pytest.mark.parametrize("dora", [False, True])
@@ -102,7 +102,7 @@ def test_half_precision_weights_have_adapters_in_single_precision():
     x = torch.randn(4, 5).bfloat16()
     assert adapted.lora_A.dtype == torch.float32
     assert adapted(x).dtype == torch.bfloat16
-    wide = adapted.weight.float() + 0.5 * adapted.lora_B @ adapted.lora_A
+    wide = adapted.base_layer.weight.float() + 0.5 * adapted.lora_B @ adapted.lora_A
     torch.testing.assert_close(adapted(x).float(), x.float() @ wide.T + adapted.bias.float(), rtol=0.05, atol=0.05)
 
 
@@ -151,16 +151,36 @@ def test_named_targets():
     assert "q, v, frequency, head" in str(caught.value)
 
 
-def test_what_is_never_called_or_shared_is_no_target():
+def test_what_is_shared_is_no_target():
     model = Model("q", "v")
     model.head.weight = model.embed.weight
-    model.other = nn.MultiheadAttention(4, 2)
     assert "head" not in chosen_layers(model, ("q", "v"))
-    for target in ("head", "out_proj"):
-        with pytest.raises(UsageError, match="no linear layer"):
-            chosen_layers(model, (target,))
+    with pytest.raises(UsageError, match="no linear layer"):
+        chosen_layers(model, ("head",))
+    model.again = model.blocks[0].q
+    assert list(chosen_layers(model, ("q",))) == ["blocks.1.q"]
     with pytest.raises(UsageError, match="lora finds no linear layer"):
         chosen_layers(nn.Sequential(nn.Embedding(3, 2)), ())
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_who_reads_the_weight_reads_the_sum_and_teaches_it(dora):
+    adapted, x = layer(dora=dora).eval(), torch.randn(4, 5)
+    read = nn.functional.linear(x, adapted.weight, adapted.bias)
+    torch.testing.assert_close(read, adapted(x))
+    found, expected = (
+        torch.autograd.grad(outputs.square().sum(), [adapted.lora_A, adapted.lora_B]) for outputs in (read, adapted(x))
+    )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_inner_layer_of_pytorch_s_attention_learns(training):
+    attention = LoRA(dropout=0.0, targets=("out_proj",))(nn.ModuleDict({"it": nn.MultiheadAttention(4, 2)}))["it"]
+    attention.train(training)
+    x = torch.randn(3, 2, 4)
+    attention(x, x, x)[0].square().sum().backward()
+    assert bool((attention.out_proj.lora_B.grad != 0).any())
 
 
 def test_the_layers_of_an_encoder_are_called_in_evaluation_too():

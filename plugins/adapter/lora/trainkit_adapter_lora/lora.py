@@ -161,9 +161,6 @@ def layers_of(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Replace a module inside of another one; out of the fast path of an encoder, which does not call its layers."""
-    parent_name, _, key = name.rpartition(".")
-    parent = model.get_submodule(parent_name)
-    if isinstance(parent, nn.TransformerEncoderLayer):
-        parent.activation_relu_or_gelu = 0
-    setattr(parent, key, module)
+    """Replace a module inside of another one."""
+    parent, _, key = name.rpartition(".")
+    setattr(model.get_submodule(parent), key, module)

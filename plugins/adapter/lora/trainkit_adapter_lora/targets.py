@@ -18,18 +18,11 @@ def ends_with(name: str, ending: str) -> bool:
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Return the linear layers that are called when the model is, by name.
+    """Return the linear layers by name.
 
-    PyTorch's own attention reads the weights of its inner layers and never calls them, so what stood beside them would
-    do nothing; a layer whose weight is that of another one, as of an embedding, cannot get a weight of its own, nor can
-    one that stands in several places.
+    A layer whose weight is that of another one, as of an embedding, cannot get a weight of its own, nor can one that
+    stands in several places.
     """
-    uncalled = {
-        id(inner)
-        for module in model.modules()
-        if isinstance(module, nn.MultiheadAttention)
-        for inner in module.modules()
-    }
     shared = _shared_weights(model)
     names = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
     return {
@@ -38,7 +31,6 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
         if name
         and isinstance(module, nn.Linear)
         and type(module).forward is nn.Linear.forward
-        and id(module) not in uncalled
         and names[id(module)] == 1
         and id(module.weight) not in shared
     }

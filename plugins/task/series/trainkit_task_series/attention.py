@@ -133,7 +133,7 @@ class InterpretableAttention(nn.Module):
         length = x.shape[0]
         scale = self.head_width**-0.5
         query = by_sample(x[length - horizon :], self.query.weight * scale, self.query.bias * scale)
-        weight, bias = (torch.cat(pair) for pair in zip(self.key.parameters(), self.value.parameters(), strict=True))
+        weight, bias = torch.cat([self.key.weight, self.value.weight]), torch.cat([self.key.bias, self.value.bias])
         key, value = by_sample(x, weight, bias).split([self.heads * self.head_width, self.head_width], dim=1)
         query, key = (y.unflatten(1, (self.heads, self.head_width)) for y in (query, key))
         mask = horizon_mask(horizon, length, x.device, query.dtype)
