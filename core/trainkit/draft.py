@@ -19,7 +19,7 @@ from .conformity import asked
 from .contracts import ChecksPlan
 from .curve import check_schedule, probe_optimizer
 from .errors import DataError
-from .folds.fold import layer_of_fold, read_fold
+from .folds.fold import Fold, layer_of_fold, read_fold
 from .kinds import LIST_KINDS, ONE_KINDS
 from .narrowing import narrowing_callbacks
 from .parts import Loader, Part
@@ -219,6 +219,7 @@ def _situation(
         has_difficulty=getattr(splits.train, "difficulty", None) is not None,
         has_quality=getattr(splits.train, "quality", None) is not None,
         has_augmenter=bool(config.listed("augmenter")),
+        folds=Fold.of(config["fold"]).count if config.get("fold") is not None else config.get("folds"),
         defaults={key: value.value for key, value in layer_of(task.defaults, "task").items()},
         techniques=offered(task, is_built=task_part.component.is_live),
     )

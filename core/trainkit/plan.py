@@ -55,6 +55,7 @@ class Situation(Record):
         has_difficulty: whether samples have a difficulty.
         has_quality: whether samples have a quality.
         has_augmenter: whether something makes variants of a sample.
+        folds: how many folds a cross-validation has that this is planned for, or that a run on one of them belongs to.
         defaults: the settings that the task proposes, by dotted key.
         techniques: what the task makes of techniques, by name; one that is not there it knows nothing of.
     """
@@ -71,6 +72,7 @@ class Situation(Record):
     has_difficulty: bool = False
     has_quality: bool = False
     has_augmenter: bool = False
+    folds: int | None = None
     defaults: dict[str, Any] = {}
     techniques: dict[str, Technique] = {}
 

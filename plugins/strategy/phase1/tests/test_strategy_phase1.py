@@ -47,6 +47,12 @@ def test_full_recipe_on_an_accelerator():
     assert plan.notes == ("one split of so few samples says little: --folds 5 tells how much results vary",)
 
 
+def test_proposes_folds_where_there_are_none():
+    proposed = "one split of so few samples says little: --folds 5 tells how much results vary"
+    assert proposed in phase1_plan(situation()).notes
+    assert proposed not in phase1_plan(situation(folds=3)).notes
+
+
 def test_takes_what_the_task_offers():
     plan = phase1_plan(situation(techniques=OFFERED))
     found = values(plan)

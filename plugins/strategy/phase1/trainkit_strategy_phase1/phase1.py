@@ -90,7 +90,8 @@ def _notes(situation: Situation, budget: Budget, variants: int, without: Sequenc
     for name, why in NOT_IN_SHORT_RUNS.items():
         if budget.is_short and usable(situation, name) and name not in without:
             notes.append(f"left out: {name}: {why}")
-    notes.append(f"one split of so few samples says little: --folds {FOLDS} tells how much results vary")
+    if situation.folds is None:
+        notes.append(f"one split of so few samples says little: --folds {FOLDS} tells how much results vary")
     return tuple(notes)
 
 
