@@ -96,6 +96,8 @@ class TextOverlap:
 
     def update(self, texts: Sequence[str]) -> None:
         """Add a batch of texts."""
+        if not texts:
+            return
         words = [words_of(text) for text in texts]
         rows = {WORDS: torch.tensor([len(text) for text in words])}
         if (corpus := self._known()) is not None:

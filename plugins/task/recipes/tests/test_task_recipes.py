@@ -113,6 +113,7 @@ def test_no_more_recipes_are_written_than_are_judged():
     every = recipes(judged=None)
     every.load_state_dict(task.state_dict())
     assert [len(every.predict(model, batch, {})["texts"]) for _ in range(2)] == [2, 2]
+    assert set(every.predict(model, batch, {})) == every.predicts
 
 
 def test_a_judge_that_does_not_score_a_text_is_refused():

@@ -91,7 +91,8 @@ class RecipesTask(DerivedTask):
     @hookimpl
     def on_run_start(self, run: Run) -> None:
         """Warn of what the task below warns of."""
-        self.base.on_run_start(run)
+        if hasattr(self.base, "on_run_start"):
+            self.base.on_run_start(run)
 
     @hookimpl
     def before_evaluation(self) -> None:
@@ -100,11 +101,9 @@ class RecipesTask(DerivedTask):
 
     def predict(self, model: nn.Module, batch: Batch, outputs: Outputs) -> Mapping[str, Any]:
         """Return the recipes that the model writes, with references and inputs: of the first `judged` samples."""
-        if self._left is None:
-            found: Mapping[str, Any] = self.base.predict(model, batch, outputs)
-            return found
-        count = min(self._left, len(batch["input_ids"]))
-        self._left -= count
+        size = len(batch["input_ids"])
+        count = size if self._left is None else min(self._left, size)
+        self._left = None if self._left is None else self._left - count
         kept = {name: values[:count] for name, values in batch.items()}
         texts = self.base.predict(model, kept, outputs)["texts"] if count else []
         return {"texts": texts, "references": kept["references"], "inputs": kept["inputs"]}
