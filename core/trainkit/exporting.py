@@ -15,7 +15,7 @@ from .errors import UsageError
 from .modelpath import model_path
 from .rundir import RunDirectory
 from .storage import tensorfile
-from .storage.filesystem import SYSTEM, TEMPORARY, disk_error, discard, write_file
+from .storage.filesystem import SYSTEM, TEMPORARY, discard, disk_error, write_file
 from .tasks import lacking
 from .trained import load_trained
 from .weights import MODEL_FILE, base_files

@@ -25,7 +25,11 @@ def requirements(folder: Path) -> list[Requirement]:
     return [Requirement(text) for text in project(folder)["dependencies"]]
 
 
-BASES = {"servers": ("trainkit-task-series",), "stocks": ("trainkit-task-series",)}
+BASES = {
+    "recipes": ("trainkit-task-seq2seq",),
+    "servers": ("trainkit-task-series",),
+    "stocks": ("trainkit-task-series",),
+}
 
 
 def extras() -> list[Requirement]:
