@@ -40,6 +40,7 @@ from trainkit.weights import saved_weights
 
 BATCH, LENGTH, RATE, VOCABULARY = 8, 128, 1e-4, 32_128
 CONTESTANTS = ("full", "peft", "trainkit full", "trainkit lora")
+ALLOCATOR = "MALLOC_MMAP_THRESHOLD_"
 Step = Callable[[], None]
 
 
@@ -111,6 +112,8 @@ def make_run(adapter: str) -> Run:
         "loop.batch_size": BATCH,
         "device": "cpu",
         "threads": torch.get_num_threads(),
+        # It sets what the environment asks of the allocator anew.
+        "keep_heap": ALLOCATOR not in os.environ,
         "evaluate.every_epochs": None,
     }
     run = compose(make_draft([layer_of(settings, "benchmark")], Registry(), {"live:task": task}))
@@ -211,7 +214,7 @@ def peaks(threads: int) -> None:
     first: list[float] = []
     for name in CONTESTANTS:
         found = []
-        for extra in ({"MALLOC_MMAP_THRESHOLD_": "65536"}, {}):
+        for extra in ({ALLOCATOR: "65536"}, {}):
             command = [sys.executable, "-W", "ignore", __file__, "--peak", name, str(threads)]
             done = subprocess.run(command, env=os.environ | extra, capture_output=True, text=True, check=True)
             found.append(float(done.stdout.split()[-1]))
