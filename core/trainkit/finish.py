@@ -10,6 +10,7 @@ from .evaluation import evaluate, evaluate_baseline, switch_weights
 from .ranks.states import same_checkpoint
 from .routine import write_row
 from .snapshot import restore_weights, saved_state
+from .weights import weights_file
 
 if TYPE_CHECKING:
     from .live import Run
@@ -68,6 +69,7 @@ def summary(run: Run, results: Results, best_step: int | None) -> dict[str, Any]
         "best": run.best.value,
         "best_step": run.best.step if run.best.value is not None else best_step,
         "best_checkpoints": [entry._asdict() for entry in run.best.ranking],
+        "weights_file": weights_file(run),
         "seconds": round(run.forecast.elapsed(), 3),
         "forecast": forecast_document(run),
         "loading": run.workers.document(),

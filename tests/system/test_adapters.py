@@ -73,6 +73,14 @@ def test_the_summary_proves_that_the_adapters_learned(tmp_path):
     assert found["trainable_parameters"] == 2 * (16 + 16) + 2 * (16 + 13)
 
 
+def test_the_model_card_says_where_the_weights_are(tmp_path):
+    start(asked(tmp_path / "run"))
+    card = (tmp_path / "run/README.md").read_text()
+    assert f"`checkpoints/checkpoint-*/{FILE}` and those of the model that they change `base/model.safetensors`" in card
+    start(tiny_request({"out": str(tmp_path / "full")}))
+    assert "`checkpoints/checkpoint-*/model.safetensors`; " in (tmp_path / "full/README.md").read_text()
+
+
 def test_an_adapter_that_learned_nothing_is_told(tmp_path, caplog):
     result = start(asked(tmp_path / "run", {"optimizer": "sgd", "optimizer.lr": 1e-45}))
     assert result.summary["summaries"]["adapter"]["unlearned"] == ["mix.0", "head"]

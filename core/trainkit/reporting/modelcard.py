@@ -19,6 +19,7 @@ from trainkit.report import (
 )
 from trainkit.resulttable import PART, by_part, last_split, overall
 
+MODEL_FILE = "model.safetensors"
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&])")
 
 
@@ -118,11 +119,13 @@ def _use(facts: Facts) -> str:
     run = out if isinstance(out, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._/-]*", out) else ""
     run = run or f"runs/{_shell(facts.name)}"
     place = "final/" if facts.is_cross_validation else ""
+    file = _shell(str(facts.summary.get("weights_file", MODEL_FILE)))
+    base = "" if file == MODEL_FILE else f" and those of the model that they change `{place}base/{MODEL_FILE}`"
     return (
         f"```bash\ntrainkit evaluate {run} --split test   # measure the best checkpoint again\n"
         f"trainkit predict {run} INPUT...        # answer new inputs with it\n"
         f"trainkit run --resume {run}            # go on from the newest checkpoint\n```\n\n"
-        f"The weights are `{place}checkpoints/checkpoint-*/model.safetensors`; "
+        f"The weights are `{place}checkpoints/checkpoint-*/{file}`{base}; "
         f"`{place}checkpoints/best.json` names the best. They hold no code."
     )
 
