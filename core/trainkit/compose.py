@@ -22,6 +22,7 @@ from .fit import check_fit, monitored, names_read
 from .live import BoundMetric, Run
 from .parts import Part
 from .randomness import Purpose, seed_torch
+from .ranks.sharding import check_shardable, shard
 from .ranks.sharing import check_dense
 from .rates import rate_factors, scaling, with_factors
 from .rundir import RunDirectory
@@ -58,6 +59,8 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
     with asked(f"adapter {draft.config['adapter.use']}", "adapt the model"):
         model = adapter(model).to(draft.engine.device)
     loss.to(draft.engine.device)
+    if settings.parallel == "fsdp" and not draft.engine.world.is_alone:
+        shard(model, draft.engine.device, draft.engine.world)
     _apply_model_settings(model, settings)
     learnable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     callbacks = {name: part.build(inner) for name, part in draft.lists["callback"].items()}
@@ -105,6 +108,8 @@ def compose(draft: Draft, directory: RunDirectory | None = None, listeners: Iter
     )
     check_whole(run)
     check_dense(run)
+    if run.is_sharded:
+        check_shardable(run)
     for label, component in components.items():
         if isinstance(component, ChecksRun):
             with asked(label, "check the run"):

@@ -15,6 +15,7 @@ from .errors import RunFailed, printable
 from .randomness import Purpose, seed_torch
 from .ranks.agreement import agree
 from .ranks.merging import merge_metrics, merges
+from .ranks.sharding import gathered
 from .ranks.sharing import share_buffers
 from .ranks.world import ALONE
 from .record import LossPairs
@@ -67,7 +68,7 @@ def evaluation_mode(run: Run) -> Iterator[None]:
     run.model.eval()
     run.loss.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), gathered(run) if run.is_sharded else contextlib.nullcontext():
             yield
     finally:
         run.model.train()

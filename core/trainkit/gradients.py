@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .ranks.sharding import whole
 from .ranks.sharing import sum_gradients
 
 if TYPE_CHECKING:
@@ -91,15 +92,23 @@ def finish_gradients(run: Run, correction: Any) -> tuple[Any, bool]:
     gradients = [p.grad for group in run.optimizer.param_groups for p in group["params"] if p.grad is not None]
     if not gradients:
         return 0.0, True
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norm = _norm(run, gradients)
     if defers_check(run):
         return _finish_on_device(run, gradients, norm, correction), True
     return _finish(run, gradients, norm, correction)
 
 
+def _norm(run: Run, gradients: list[Any]) -> Any:
+    """Return the norm of all gradients; of sharded ones, that of the whole."""
+    if not run.is_sharded:
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    norms = [whole(torch.linalg.vector_norm(gradient)) for gradient in gradients]
+    return torch.linalg.vector_norm(torch.stack(norms))
+
+
 def defers_check(run: Run) -> bool:
     """Return whether a step that is not finite can be made void on the device."""
-    able = getattr(run.optimizer, "_step_supports_amp_scaling", False)
+    able = getattr(run.optimizer, "_step_supports_amp_scaling", False) and not run.is_sharded
     return run.engine.is_cuda and run.scaler is None and able and run.settings.loop.nan_policy == "stop"
 
 

@@ -113,6 +113,11 @@ class Run:
         return self.engine.world
 
     @property
+    def is_sharded(self) -> bool:
+        """Return whether each rank holds a shard of the weights: then all must run the model equally often."""
+        return self.settings.parallel == "fsdp" and not self.world.is_alone
+
+    @property
     def total_steps(self) -> int:
         """Return the number of optimizer steps of the whole plan."""
         return self.stages[-1].last_step

@@ -25,6 +25,7 @@ from .gradients import WindowCount, finish_gradients, is_nothing, pool
 from .live import Run, set_trainable
 from .randomness import Purpose, seed_torch
 from .ranks.agreement import agree
+from .ranks.sharding import idle_pass, nothing_of
 from .routine import at_epoch_end, at_step, divergence_report, flush_log, save
 from .schedule import set_base_rates
 from .stages import PlannedStage, schedule_span
@@ -194,10 +195,10 @@ def backward(run: Run, window: list[dict[str, Any]]) -> tuple[bool, Any]:
     count = WindowCount(run.world, run.engine.device, len(window))
     samples = 0
     for cpu_batch in window:
-        loss = learned_from(run, cpu_batch) if cpu_batch else None
+        loss = learned_from(run, cpu_batch) if cpu_batch else idle_pass(run)
         samples += len(cpu_batch.get("sample_id", ()))
         guess = count.add(0 if loss is None else loss.count)
-        if loss is None or is_nothing(loss.count):
+        if loss is None or (is_nothing(loss.count) and not run.is_sharded):
             continue
         scaled = loss.sum / guess
         (scaled if run.scaler is None else run.scaler.scale(scaled)).backward()
@@ -210,8 +211,11 @@ def learned_from(run: Run, cpu_batch: dict[str, Any]) -> LossOutput:
     batch: Batch = run.engine.place(cpu_batch)
     outputs, loss = run.forward(batch)
     run.inactive.note("train", dict.fromkeys(loss.inactive, 1))
+    own = loss
     for hear in run.events.on_loss:
         loss = hear(run, batch, loss, outputs) or loss
+    if run.is_sharded and is_nothing(loss.count):
+        loss = nothing_of(own)
     run.moment.samples += len(batch["sample_id"])
     run.batch = batch
     return loss

@@ -16,6 +16,7 @@ from .costs.whole import steps_left
 from .errors import Diverged
 from .evaluation import evaluate, evaluated_weights
 from .ranks.agreement import agree
+from .ranks.sharding import whole
 from .ranks.sharing import share_buffers
 from .record import learning_rates
 from .snapshot import take_snapshot
@@ -158,7 +159,7 @@ def divergence_report(run: Run, window: list[dict[str, Any]], norm: float) -> di
     """Return what a user needs to find the cause of a gradient that is not finite: samples, losses, the first layer."""
     parts = {name or "loss": float(pairs[-1][0]) for name, pairs in run.gathered.losses.by_name.items()}
     first = next(
-        (n for n, p in run.learnable.items() if p.grad is not None and not bool(torch.isfinite(p.grad).all())),
+        (n for n, p in run.learnable.items() if p.grad is not None and not bool(torch.isfinite(whole(p.grad)).all())),
         "none found",
     )
     ids = getattr(run.splits.train, "ids", None)

@@ -95,6 +95,8 @@ class RunSettings(Section):
     """auto, cpu, cuda or cuda:N."""
     devices: PositiveInt | Literal["auto"] = "auto"
     """How many devices share each batch, a process (rank) for each; auto: as many as torchrun started, else one."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """What several ranks hold: ddp, all weights each; fsdp, a shard each of weights, gradients and optimizer state."""
     rank_timeout: PositiveFloat = 600.0
     """Seconds that a rank waits for the others before it gives them up."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"

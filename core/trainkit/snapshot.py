@@ -8,6 +8,7 @@ from .checkpoint import Checkpoint, Snapshot
 from .contracts import Stateful
 from .errors import CheckpointError
 from .evaluation import switch_weights
+from .ranks.sharding import by_name, optimizer_state, whole
 from .ranks.states import own_states, state_of_rank
 from .storage.statetree import flatten, unflatten
 from .weights import load_weights, saved_weights, small_files, weights_file
@@ -23,7 +24,10 @@ def take_snapshot(run: Run) -> Snapshot:
 
     Where weights are averaged the average is in place: whoever loads the weights gets those to use.
     """
-    optimizer, optimizer_tensors = flatten(run.optimizer.state_dict())
+    weights, learned = saved_weights(run), run.optimizer.state_dict()
+    if run.is_sharded:
+        weights, learned = whole(weights), whole(learned)
+    optimizer, optimizer_tensors = flatten(learned)
     state, state_tensors = flatten(_state(run))
     if run.metrics_file is not None:
         # The checkpoint counts on the rows up to its offset: a power cut must not take them.
@@ -32,7 +36,7 @@ def take_snapshot(run: Run) -> Snapshot:
     return Snapshot(
         step=run.moment.step,
         tensors={
-            weights_file(run): saved_weights(run),
+            weights_file(run): weights,
             "optimizer.safetensors": optimizer_tensors,
             "state.safetensors": state_tensors,
         },
@@ -75,6 +79,8 @@ def restore(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
             do="resume with the components, and the versions, that the run was started with",
         )
     states = state_of_rank(run.world, state)
+    if run.is_sharded:
+        states = by_name(states, run.learnable)
     for label, component in kept.items():
         component.load_state_dict(states[label])
     switch_weights(run, training=True)
@@ -113,7 +119,7 @@ def restore_weights(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> 
     load_weights(run, checkpoint, state)
     if hasattr(run.optimizer, "eval"):
         _restore_optimizer(run, checkpoint)
-    saved = state["components"]
+    saved = by_name(state["components"], run.learnable) if run.is_sharded else state["components"]
     for label, component in stateful(run).items():
         takes_part = label == "loss" or any(hasattr(component, event) for event in EVALUATION_EVENTS)
         if label in saved and takes_part:
@@ -122,7 +128,7 @@ def restore_weights(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> 
 
 def _restore_optimizer(run: Run, checkpoint: Checkpoint) -> None:
     state = unflatten(checkpoint.document("optimizer.json"), checkpoint.tensors("optimizer.safetensors"))
-    run.optimizer.load_state_dict(state)
+    run.optimizer.load_state_dict(optimizer_state(run, state) if run.is_sharded else state)
 
 
 def saved_state(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -133,6 +139,8 @@ def saved_state(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _state(run: Run) -> dict[str, Any]:
     components = {label: component.state_dict() for label, component in stateful(run).items()}
+    if run.is_sharded:
+        components = whole(components)
     of_ranks = {} if run.world.is_alone else {"ranks": own_states(run.world, components)}
     return {
         "moment": run.moment.state_dict(),

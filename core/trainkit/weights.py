@@ -11,6 +11,7 @@ from .base import FOLDER
 from .conformity import asked
 from .contracts import CheckpointFiles
 from .errors import PluginError, printable
+from .ranks.sharding import load_sharded
 from .storage import strict_json
 from .storage.manifest import is_file_name
 from .tasks import lacking
@@ -63,6 +64,9 @@ def load_weights(run: Run, checkpoint: Checkpoint, state: Mapping[str, Any]) -> 
     Raises:
         CheckpointError: the weights are of another model, or of an adapter on another one.
     """
+    if run.is_sharded:
+        load_sharded(run.model.state_dict(), checkpoint.tensors(MODEL_FILE))
+        return
     if run.base is None:
         checkpoint.load_into(MODEL_FILE, run.model.state_dict())
         return

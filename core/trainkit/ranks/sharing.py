@@ -29,7 +29,8 @@ def sum_gradients(world: World, parameters: Sequence[Tensor], has_gradient: Sequ
     """
     gradients: list[Tensor] = []
     for parameter, is_there in zip(parameters, has_gradient, strict=True):
-        if not is_there:
+        # Sharded gradients are sums over all ranks already.
+        if not is_there or hasattr(parameter, "full_tensor"):
             continue
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)

@@ -15,6 +15,7 @@ from trainkit import UsageError, hookimpl
 from trainkit.contracts import Batch, LossOutput, Outputs
 from trainkit.narrowing import Epoch, Indices, admitted_by, epoch_of
 from trainkit.randomness import Purpose, mixed
+from trainkit.ranks.sharding import excluded
 from trainkit.stepsums import over_ranks
 
 from .judging import above_quantile, rows, true_probability, wrong_somewhere
@@ -123,7 +124,10 @@ class DataDropout:
         self.draws_of_epoch = 0
 
     def check_run(self, run: Run) -> None:
-        """Refuse to keep the hard ones among samples of which only the easy ones are admitted."""
+        """Refuse to keep the hard ones where only the easy ones are admitted, and to run a part of a sharded model."""
+        if self.method != "srd" and run.is_sharded:
+            why = "how often it runs the model follows from the batch, and all ranks must run it equally often"
+            raise excluded(f"data-dropout's {self.method}", "callback.data-dropout.method", why)
         easy = [f"stage {each.stage.name} of the plan" for each in run.stages if each.stage.selection.easiest < 1]
         easy += [label for label, part in run.components.items() if getattr(part, "admits_easy_first", False)]
         if self.method == "dbpd" and easy:

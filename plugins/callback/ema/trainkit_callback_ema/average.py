@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from trainkit.ranks.sharding import own_part
 
 
 def decay_at(
@@ -68,4 +69,4 @@ class Average:
 def copy_all(into: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> None:
     """Overwrite tensors with those of the same names."""
     if into:
-        torch._foreach_copy_(list(into.values()), [source[name] for name in into])
+        torch._foreach_copy_([own_part(tensor) for tensor in into.values()], [own_part(source[name]) for name in into])

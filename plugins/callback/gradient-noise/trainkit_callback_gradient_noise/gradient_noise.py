@@ -11,6 +11,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 from trainkit import UsageError, hookimpl
 from trainkit.randomness import Purpose, mixed
+from trainkit.ranks.sharding import like, whole
 
 if TYPE_CHECKING:
     from trainkit.live import Run
@@ -113,5 +114,9 @@ class GradientNoise:
         for place, weight in enumerate(run.learnable.values()):
             if weight.grad is not None:
                 generator.manual_seed(mixed(seed, Purpose.NOISE, step, place))
-                add_noise(weight.grad, deviation, generator, relative=self.scale == "relative")
+                # Of a sharded gradient each rank draws the noise of the whole.
+                gradient = whole(weight.grad)
+                add_noise(gradient, deviation, generator, relative=self.scale == "relative")
+                if gradient is not weight.grad:
+                    weight.grad.copy_(like(gradient, weight.grad))
         run.record(TAG, deviation)

@@ -14,6 +14,7 @@ from trainkit.answering import answers_of, chosen, evaluated, random_states_kept
 from trainkit.contracts import Answers, Dataset, Pictures, Prompts
 from trainkit.errors import UsageError
 from trainkit.evaluation import evaluation_mode
+from trainkit.ranks.sharding import excluded
 from trainkit.reporting.answerfiles import Names
 from trainkit.reporting.contactsheet import png, sheet
 from trainkit.reporting.runpictures import FINAL_FOLDER, FOLDER, keep_pictures, step_folder
@@ -79,7 +80,9 @@ class SampleOutputs:
         self._has_told = False
 
     def check_run(self, run: Run) -> None:
-        """Raise UsageError for prompts that the task cannot answer."""
+        """Raise UsageError for prompts that the task cannot answer, and where one rank alone cannot run the model."""
+        if run.is_sharded:
+            raise excluded("callback sample-outputs", "callback", "it runs the model on one rank alone")
         if self.prompts and lacking(run.task, Prompts):
             name = run.config["task.use"]
             raise UsageError(f"sample-outputs has prompts, and task {name} answers no texts", do="leave them out")
