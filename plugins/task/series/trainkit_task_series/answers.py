@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ import polars as pl
 import torch
 from torch import Tensor
 from trainkit.contracts import Answer, Batch, Sample
+from trainkit.later import LateFiles, LatePanels
 from trainkit.reporting.contactsheet import png, sheet
 
 from .forecasts import unscaled
@@ -20,7 +21,7 @@ from .grid import stamp
 from .insight import Insight
 from .learned import Learned
 from .page import page_of
-from .pictures import Course, panels_of
+from .pictures import Course, is_drawn, panels_of
 
 
 def answers_of(
@@ -108,37 +109,17 @@ def _answer(course: Course, insight: Insight | None, scaled_by_itself: bool) -> 
         data["note"] = "training did not know this series: it is scaled by its own past"
     if insight is not None:
         data["variable_weights"] = {part: dict(weights) for part, weights in insight.weights.items()}
-    insights = insight.panels() if insight is not None and insight.weights else []
-    panels = [*panels_of(course), *insights]
+    insights = LatePanels(lambda: insight.panels() if insight is not None and insight.weights else [])
+    panels = LatePanels(lambda: [*panels_of(course), *insights])
     made: dict[str, Callable[[], str | bytes]] = {
         ".csv": lambda: frame_of(course).write_csv(datetime_format="%Y-%m-%dT%H:%M:%S%.f"),
         ".json": lambda: json.dumps(data, indent=1, allow_nan=False) + "\n",
         ".parquet": partial(_parquet, course),
         ".html": lambda: page_of(course, insights),
     }
-    if panels:
+    if is_drawn(course):
         made[".png"] = lambda: png(sheet([(course.name, panels)]))
-    return Answer(course.name, Files(made), data, panels)
-
-
-class Files(Mapping[str, str | bytes]):
-    """Make the content of a file when it is asked for: what only shows answers writes none.
-
-    Args:
-        made: suffix -> what makes the content.
-    """
-
-    def __init__(self, made: Mapping[str, Callable[[], str | bytes]]) -> None:
-        self.made = made
-
-    def __getitem__(self, suffix: str) -> str | bytes:
-        return self.made[suffix]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.made)
-
-    def __len__(self) -> int:
-        return len(self.made)
+    return Answer(course.name, LateFiles(made), data, panels)
 
 
 def _parquet(course: Course) -> bytes:

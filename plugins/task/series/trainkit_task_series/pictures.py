@@ -130,6 +130,11 @@ def panels_of(course: Course) -> list[Shown]:
     return panels
 
 
+def is_drawn(course: Course) -> bool:
+    """Return whether one of the first targets has anything to draw."""
+    return any(curves_of(course, place).has_points for place in range(len(course.targets[:MOST_TARGETS])))
+
+
 def picture_of(course: Course) -> Picture:
     """Return the plots of the first targets, one below the other."""
     return stacked([panel.content for panel in panels_of(course) if not isinstance(panel.content, str)])

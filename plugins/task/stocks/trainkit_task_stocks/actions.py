@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from trainkit.contracts import Answer, Batch, Panel
+from trainkit.later import LatePanels
 
 from .features import action_labels
 
@@ -71,6 +74,11 @@ def with_actions(answers: Sequence[Answer], logits: Tensor) -> list[Answer]:
         action = {name: round(share, 4) for name, share in zip(NAMES, odds, strict=True)}
         data = {**answer.data, "action": action}
         text = "  ".join(f"{name} {share:.0%}" for name, share in action.items())
-        files = {**answer.files, ".json": json.dumps(data, indent=1, allow_nan=False) + "\n"}
-        told.append(replace(answer, data=data, files=files, panels=[*answer.panels, Panel("at the next close", text)]))
+        files = ChainMap({".json": json.dumps(data, indent=1, allow_nan=False) + "\n"}, answer.files)
+        panels = LatePanels(partial(_with_panel, answer, Panel("at the next close", text)))
+        told.append(replace(answer, data=data, files=files, panels=panels))
     return told
+
+
+def _with_panel(answer: Answer, panel: Panel) -> list[Panel]:
+    return [*answer.panels, panel]
