@@ -6,32 +6,34 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainkit.errors import DataError, printable
-from trainkit.tables import counted
 
-from .files import sources
 from .pairs import Pair, Schema, Unusable
-from .reading import checked
-from .records import Found, kind_of, records
+from .reading import Policy, Reading, checked
+from .records import Found, kind_of
 
 TEXT_FILES = (".txt", ".prompt")
 
 
-def read_inputs(paths: Sequence[Path], schema: Schema) -> tuple[list[tuple[str, str]], list[str]]:
+def read_inputs(paths: Sequence[Path], schema: Schema, policy: Policy) -> tuple[list[tuple[str, str]], list[str]]:
     """Return (name, text) of everything in files and folders, and what is told of the rest.
 
     Raises:
-        DataError: a path does not exist, or holds nothing to answer.
+        DataError: a path does not exist, holds nothing to answer, or has records that cannot be used, unless the
+            policy leaves them out.
     """
+    reading = Reading(schema, policy, ", ".join(map(str, paths[:3])))
     found: list[tuple[str, str]] = []
-    warnings: list[str] = []
     for path in paths:
         if not path.exists():
             raise DataError("there is no such file or folder", where=str(path), do="check the path")
-        some = _lines(path) if path.is_file() and kind_of(path) is None else _records(path, schema, warnings)
-        if not some:
-            raise DataError("there is nothing to answer", where=str(path), why="; ".join(warnings[:3]))
+        some = _lines(path) if path.is_file() and kind_of(path) is None else _records(path, reading)
+        if not some and not reading.rejected:
+            raise DataError("there is nothing to answer", where=str(path), why="; ".join(reading.warnings()[:3]))
         found += some
-    return _with_own_names(found), warnings
+    reading.judge()
+    if not found:
+        raise DataError("there is nothing to answer", where=reading.where, why="\n".join(reading.fault_lines()))
+    return _with_own_names(found), reading.warnings()
 
 
 def _lines(path: Path) -> list[tuple[str, str]]:
@@ -47,18 +49,14 @@ def _lines(path: Path) -> list[tuple[str, str]]:
     return [(f"{path.stem}-{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def _records(path: Path, schema: Schema, warnings: list[str]) -> list[tuple[str, str]]:
-    used, findings = sources(path)
-    warnings += [finding.text for finding in findings]
+def _records(path: Path, reading: Reading) -> list[tuple[str, str]]:
     found = []
-    for source in used:
-        for record in records(source.path, source.name):
-            try:
-                found.append(_prompt(record, schema))
-            except Unusable as error:
-                warnings.append(f"{record.place}: {error.text}")
-    if found and warnings:
-        warnings.append(f"{counted(len(found), 'record')} can be answered")
+    for record, _ in reading.files(path, "inputs"):
+        reading.count += 1
+        try:
+            found.append(_prompt(record, reading.schema))
+        except Unusable as error:
+            reading.reject(record.place, error.rule, error.text)
     return found
 
 

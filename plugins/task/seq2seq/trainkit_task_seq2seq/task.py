@@ -32,7 +32,7 @@ from .files import PARTS
 from .flat import Array
 from .generation import Generation, pieces, written
 from .inputs import read_inputs
-from .models import Origin, config_of_state, dropout_name
+from .models import Origin, config_of_state, dropout_name, positions_of
 from .pairs import Columns, Record, Schema
 from .parts import corpus_of, divided
 from .reading import BadSamples, Policy, Reading
@@ -44,6 +44,7 @@ from .templates import checked, stripped
 from .tokenizer import Tokens
 
 EMBEDDED = "embedded sample"
+LINES = "the tokenizer of task.model takes line breaks for blanks, and has no room for a token of their own"
 CHUNK = 256
 LARGE = 1 << 20
 MOST_COUNTED = 100_000
@@ -129,7 +130,7 @@ class Seq2SeqTask:
         if streaming and not cache:
             raise UsageError("task.streaming keeps texts and tokens in the cache: leave task.cache = true")
         self.origin = Origin(model, download, SIZES[size], vocab_size or SIZES[size].vocab_size, dropout)
-        self.limits = Limits(max_input, max_target)
+        self._limits = Limits(max_input, max_target)
         self.templates = checked(templates)
         self.shares = val_share, test_share
         self.policy = Policy(on_bad_sample, max_bad_fraction)
@@ -144,6 +145,13 @@ class Seq2SeqTask:
         self.frequent, self.counts = "", [0]
         self.warnings: list[str] = []
         self._is_restored = self._is_paced = False
+
+    @property
+    def limits(self) -> Limits:
+        """Return the most tokens of texts: those that were asked for, as far as the model has places for them."""
+        most = None if self.config is None else positions_of(self.config)
+        asked = self._limits
+        return asked if most is None else Limits(min(asked.input, most), min(asked.target, most))
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -255,6 +263,8 @@ class Seq2SeqTask:
         """Train a tokenizer on the training split, or load that of the model, and tokenise all splits once."""
         self.config, self.tokens = self._learned(train)
         self._is_restored = False
+        if not self._tokens.keeps_lines:
+            self.warnings.append(LINES)
         self._encode()
         self._learn_baselines(train)
 
@@ -349,7 +359,7 @@ class Seq2SeqTask:
 
     def inputs(self, paths: Sequence[Path]) -> Pairs:
         """Read what is to be answered: files of records, or of text with a prompt on each line."""
-        found, warnings = read_inputs(paths, self.schema)
+        found, warnings = read_inputs(paths, self.schema, self.policy)
         return self._prompts(found, warnings)
 
     def prompts(self, texts: Sequence[str]) -> Pairs:
