@@ -128,10 +128,34 @@ class TestFolder:
         bart.fit(splits.train)
         model, batch = bart.build_model().eval(), batch_of(bart, splits.train)
         assert model.config.dropout == 0.25
+        # It has 64 places, whatever the options allow.
+        assert (bart.limits.input, bart.limits.target) == (64, 64)
         expected = model.prepare_decoder_input_ids_from_labels(batch["labels"])
         assert torch.equal(batch["decoder_input_ids"], expected)
         assert torch.isfinite(bart.forward(model, batch)["logits"]).all()
         assert len(bart.predict(model, batch, {})["texts"]) == 3
+
+    def test_a_tokenizer_that_loses_line_breaks_gets_a_token_for_them(self, ready, folder, tmp_path):
+        for path in folder.iterdir():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        state = json.loads((folder / "tokenizer.json").read_text())
+        state["normalizer"] = {"type": "Replace", "pattern": {"String": "\n"}, "content": " "}
+        (tmp_path / "tokenizer.json").write_text(json.dumps(state))
+        full = Seq2SeqTask(model=str(tmp_path))
+        splits = full.read(None, 0)
+        full.fit(splits.train)
+        assert not full.tokens.keeps_lines
+        assert any("line breaks" in warning for warning in splits.warnings)
+        config = json.loads((folder / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": 301}))
+        roomy = Seq2SeqTask(model=str(tmp_path))
+        splits = roomy.read(None, 0)
+        roomy.fit(splits.train)
+        assert roomy.tokens.decode(roomy.tokens.encode(["one\ntwo\n"])) == ["one\ntwo\n"]
+        assert not splits.warnings
+        again = Seq2SeqTask(model=str(tmp_path))
+        again.load_state_dict(roomy.state_dict())
+        assert again.tokens.encode(["one\ntwo"]) == roomy.tokens.encode(["one\ntwo"])
 
 
 class TestRefusals:

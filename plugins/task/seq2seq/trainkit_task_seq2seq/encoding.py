@@ -74,7 +74,7 @@ class Encodings:
         pairs = zip(("input", "target"), self.cut, (limits.input, limits.target), strict=True)
         count = len(self.inputs[0])
         return [
-            f"{cut:,} of {count:,} {name}s are longer than task.max_{name} = {limit} tokens: cut"
+            f"{cut:,} of {count:,} {name}s are longer than {limit} tokens (task.max_{name}): cut"
             for name, cut, limit in pairs
             if cut
         ]

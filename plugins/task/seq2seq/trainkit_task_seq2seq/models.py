@@ -13,7 +13,7 @@ from trainkit.errors import UsageError, printable
 
 from .cache import Cache
 from .sizes import Size, config_of
-from .tokenizer import Tokens, trained_once
+from .tokenizer import Tokens, trained_once, with_lines
 
 CONFIG = "config.json"
 DROPOUT = 0.1
@@ -102,6 +102,12 @@ def check_vocabulary(tokens: Tokens, config: Any, name: str) -> None:
         raise _refused(name, why, "save both again, after model.resize_token_embeddings(len(tokenizer))")
 
 
+def positions_of(config: Any) -> int | None:
+    """Return the most tokens that a model has places for, or None where it has no such limit, as T5."""
+    found = getattr(config, "max_position_embeddings", None)
+    return int(found) if isinstance(found, int) and found > 0 else None
+
+
 def _loaded(factory: Any, name: str, download: bool, **more: Any) -> Any:
     folder = Path(name).expanduser()
     source = str(folder) if folder.is_dir() else name
@@ -152,6 +158,8 @@ class Origin:
         if self.model is not None:
             config, tokens = load_config(self.model, self.download), load_tokens(self.model, self.download)
             check_vocabulary(tokens, config, self.model)
+            if not tokens.keeps_lines and len(tokens) < config.vocab_size:
+                tokens = with_lines(tokens)
         else:
             tokens = trained_once(texts, self.vocab_size, cache)
             pad, eos = tokens.tokenizer.pad_token_id, tokens.tokenizer.eos_token_id

@@ -60,6 +60,11 @@ class Tokens:
         return [self.tokenizer.decode(list(row), skip_special_tokens=True) for row in rows]
 
     @cached_property
+    def keeps_lines(self) -> bool:
+        """Return whether a line break comes back, which tokenizers of some models, as T5's, take for a blank."""
+        return "\n" in self.decode(self.encode([f"{PROBE}\n{PROBE}"]))[0]
+
+    @cached_property
     def files(self) -> dict[str, str]:
         """Return the files that hold the tokenizer, by name, as transformers reads them."""
         with tempfile.TemporaryDirectory() as folder:
@@ -118,6 +123,14 @@ def trained(texts: Iterable[str], vocab_size: int) -> Tokens:
     )
     wrapped: Any = PreTrainedTokenizerFast
     return Tokens(wrapped(tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=UNK))
+
+
+def with_lines(tokens: Tokens) -> Tokens:
+    """Return a tokenizer with a token for the line break on top, which the model has to learn."""
+    from tokenizers import AddedToken
+
+    tokens.tokenizer.add_tokens([AddedToken("\n", normalized=False)])
+    return Tokens(tokens.tokenizer)
 
 
 def fingerprint_of(texts: Iterable[str]) -> str:
