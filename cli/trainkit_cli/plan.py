@@ -238,13 +238,15 @@ def print_stages(draft: Draft, width: int) -> None:
         length, stage = planned.length, planned.stage
         learns = " ".join(stage.trainable) if stage.trainable != ("*",) else "all weights"
         easiest = [text for text in restrictions(stage) if not text.startswith(("rate", "learns"))]
+        # Callbacks that select samples make epochs shorter.
+        most = "up to " if length.steps < length.steps_per_epoch * length.epochs and stage.epochs is not None else ""
         rows.append(
             [
                 stage.name,
                 f"{planned.first_step:,}-{planned.last_step:,}",
                 f"{length.epochs:,}",
-                f"{length.samples:,}",
-                f"{length.steps_per_epoch:,}",
+                f"{most}{length.samples:,}",
+                f"{most}{length.steps_per_epoch:,}",
                 f"{stage.lr_factor:g}",
                 ", ".join(easiest) or "all samples",
                 learns,

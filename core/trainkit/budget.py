@@ -43,7 +43,9 @@ class Budget:
         found = {}
         if self.is_short:
             every = max(1, self.steps // EVALUATIONS_OF_SHORT_RUN)
-            reason = f"a short run: about {EVALUATIONS_OF_SHORT_RUN} evaluations find the best checkpoint better"
+            reason = (
+                f"a short run: about {EVALUATIONS_OF_SHORT_RUN} evaluations besides the ends of epochs, to miss no best"
+            )
             found["evaluate.every_steps"] = Setting(value=every, reason=reason)
         if not self.augments:
             reason = f"a short run draws each sample fewer than {DRAWS_TO_AUGMENT} times: they stay as they are"
@@ -100,7 +102,7 @@ def within_cpu_steps(
         stages, drawn = limit_steps(short.stages, samples, 1, short.batch_size, limit)
     steps = total_steps(stages, samples, drawn, short.batch_size)
     kept = f"{_epochs(stages)} of {_epochs(recipe)} epochs"
-    if variants > 1:
+    if drawn < variants:
         kept += f" and {drawn} of {variants} variants"
     note = (
         f"no accelerator: {kept}, to stay near {limit} optimizer steps. "

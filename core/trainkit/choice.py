@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .config import FALLBACK_STRATEGY, NULL_SCHEDULER, Config, Layer, Value, short_name
@@ -31,7 +32,7 @@ def choose_strategy(names: Iterable[str], load: Callable[[str], Component], samp
         if (span := getattr(target, "samples", None)) is not None and _holds(span, samples):
             fitting.append((math.inf if span[1] is None else span[1] - span[0], name, span))
     if not fitting:
-        return FALLBACK_STRATEGY, f"no installed strategy declares a range that holds {samples} training samples"
+        return FALLBACK_STRATEGY, f"no installed strategy declares a range that holds {samples:,} training samples"
     fitting.sort()
     width, name, span = fitting[0]
     if len(fitting) > 1 and fitting[1][0] == width:
@@ -39,7 +40,20 @@ def choose_strategy(names: Iterable[str], load: Callable[[str], Component], samp
             f"strategies {name} and {fitting[1][1]} both declare the range {_range_text(span)}",
             do=f"choose one: --strategy {name}",
         )
-    return name, f"{samples} training samples lie in its range, {_range_text(span)}"
+    return name, f"{samples:,} training samples lie in its range, {_range_text(span)}"
+
+
+def named_strategy(named: Value, span: tuple[int, int | None] | None, samples: int) -> Value:
+    """Return a strategy that the user named; where it is meant for other data, that is its reason.
+
+    Args:
+        named: the strategy as it was named.
+        span: the range of samples that it declares.
+        samples: training samples.
+    """
+    if span is None or _holds(span, samples) or named.reason:
+        return named
+    return replace(named, reason=f"meant for {_range_text(span)} training samples, there are {samples:,}")
 
 
 def leave_rates_alone(config: Config, user: Sequence[Layer]) -> None:

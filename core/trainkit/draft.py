@@ -13,7 +13,7 @@ import torch
 
 from . import engine as engines
 from .baserate import check_can_find
-from .choice import choose_strategy, leave_rates_alone
+from .choice import choose_strategy, leave_rates_alone, named_strategy
 from .config import Config, Layer, Value, default_layer, layer_of, merged
 from .conformity import asked
 from .contracts import ChecksPlan
@@ -245,7 +245,8 @@ def _parameter_groups(model: nn.Module) -> tuple[ParameterGroup, ...]:
 
 def _chosen_strategy(loader: Loader, config: Config, situation: Situation) -> Value:
     if config["strategy.use"] != "auto":
-        return config.history["strategy.use"][-1]
+        span = getattr(loader.load("strategy", config["strategy.use"]).target, "samples", None)
+        return named_strategy(config.history["strategy.use"][-1], span, situation.train_samples)
     names = loader.registry.names("strategy")
     name, reason = choose_strategy(names, partial(loader.load, "strategy"), situation.train_samples)
     return Value(name, "strategy auto", reason)

@@ -19,7 +19,13 @@ def test_a_plan_shows_stages_rates_settings_and_cost_and_writes_nothing(cli):
     done = cli("plan", *TINY, "--strategy", "phase2", "--set", "optimizer.lr=0.003")
     assert (done.code, done.err) == (0, "")
     assert list(Path().iterdir()) == []
-    for text in ("24 train, 8 val, 8 test", "strategy     phase2  (--strategy)", "timeline", "steps/epoch", "learns"):
+    for text in (
+        "24 train, 8 val, 8 test",
+        "strategy     phase2  (--strategy: meant for 2,001 to 10,000 training samples, there are 24)",
+        "timeline",
+        "steps/epoch",
+        "learns",
+    ):
         assert text in done.out
     peak = next(line for line in done.out.splitlines() if "e-0" in line and "│" in line).split()[0]
     assert 0.0027 < float(peak) <= 0.003

@@ -115,7 +115,9 @@ def test_short_run_that_draws_a_sample_seldom_does_not_augment():
 
 def test_note_tells_the_full_recipe_and_how_to_get_it():
     plan = phase1_plan(situation(35, "cpu"))
-    assert "2 of 100 epochs and 50 of 50 variants" in plan.notes[0]
+    assert "2 of 100 epochs, to stay near 600" in plan.notes[0]
+    fewer = phase1_plan(situation(1000, "cpu", has_augmenter=True))
+    assert "4 of 100 epochs and 1 of 50 variants, to stay near 600" in fewer.notes[0]
     assert "21,900" in plan.notes[0]
     assert "--set strategy.cpu_steps=none" in plan.notes[0]
     full = phase1_plan(situation(35, "cpu"), cpu_steps=None)

@@ -50,21 +50,19 @@ def phase1_plan(
     samples, batch = situation.train_samples, batch_size_of(situation, batch_size, BATCH_SIZE)
     recipe = (Stage(name="train", epochs=epochs),)
     budget = within_cpu_steps(situation, recipe, variants, batch, cpu_steps)
-    times = "once" if budget.variants == 1 else f"{budget.variants} times"
+    seen = "as it is, once an epoch" if budget.variants == 1 else f"{budget.variants} times an epoch, there are few"
     callbacks = ["tensorboard", "early-stopping"]
     if usable(situation, "unfreezing") and "unfreezing" not in without:
         callbacks.append("unfreezing")
     settings = {
         "loop.batch_size": Setting(value=batch, reason="small batches give many updates from few samples"),
-        "loop.variants": Setting(
-            value=budget.variants, reason=f"{samples} samples are few: an epoch draws each {times}"
-        ),
+        "loop.variants": Setting(value=budget.variants, reason=f"each of {samples:,} samples is seen {seen}"),
         "loop.clip": Setting(value=1.0, reason="gradients of small batches vary much"),
         "optimizer.use": Setting(value="adamw", reason="the usual first choice"),
         "optimizer.lr": rate_of(
             situation, lr, LR, budget, "a careful rate: small batches and few samples overfit quickly"
         ),
-        "optimizer.weight_decay": Setting(value=weight_decay, reason="augmentation regularises already"),
+        "optimizer.weight_decay": Setting(value=weight_decay, reason=_why_little_decay(situation, budget)),
         "scheduler.use": Setting(value="cosine", reason="needs no tuning when the length is known"),
         "scheduler.warmup": Setting(value=0.1, reason="the first tenth of the steps lets the moments settle"),
         "scheduler.start": Setting(value=0.1, reason="the warm-up starts at a tenth of the rate, so no step is wasted"),
@@ -80,6 +78,12 @@ def phase1_plan(
         settings=settings,
         notes=_notes(situation, budget, variants, without),
     )
+
+
+def _why_little_decay(situation: Situation, budget: Budget) -> str:
+    if situation.has_augmenter and budget.augments:
+        return "augmentation regularises already"
+    return "a short run hardly overfits" if budget.is_short else "dropout and early stopping regularise, too"
 
 
 def _notes(situation: Situation, budget: Budget, variants: int, without: Sequence[str]) -> tuple[str, ...]:

@@ -87,18 +87,21 @@ def phase2_plan(
     short = Short(in_one_schedule(plain), batch_size or max(1, batch // 2))
     budget = within_cpu_steps(situation, recipe, variants, batch, cpu_steps, short)
     batch_reason = "enough samples for steadier gradients than phase 1 has"
+    clip_reason = "a new stage begins with a jump of the learning rate"
+    lr_reason = "the rate of the first stage, which later stages start from"
     if budget.is_short:
         batch, batch_reason = short.batch_size, "a short run needs many steps more than steady ones"
+        clip_reason, lr_reason = "gradients of small batches vary much", "a usual rate of AdamW, one for all stages"
     drawn = budget.variants
     seen = "as it is, once an epoch" if drawn == 1 else f"in {drawn} variants an epoch"
     callbacks = ["tensorboard", "early-stopping"]
     settings = {
         "loop.batch_size": Setting(value=batch, reason=batch_reason),
-        "loop.variants": Setting(value=drawn, reason=f"each of {samples} samples is seen {seen}"),
-        "loop.clip": Setting(value=1.0, reason="a new stage begins with a jump of the learning rate"),
+        "loop.variants": Setting(value=drawn, reason=f"each of {samples:,} samples is seen {seen}"),
+        "loop.clip": Setting(value=1.0, reason=clip_reason),
         "optimizer.use": Setting(value="adamw", reason="the usual first choice"),
-        "optimizer.lr": Setting(value=lr, reason="the rate of the first stage, which later stages start from"),
-        "optimizer.weight_decay": Setting(value=weight_decay, reason="more samples than phase 1, less augmentation"),
+        "optimizer.lr": Setting(value=lr, reason=lr_reason),
+        "optimizer.weight_decay": Setting(value=weight_decay, reason="more than phase 1 has, which augments more"),
         **_schedule(budget),
         "callback.early-stopping.scope": Setting(value="stage", reason="a stage that stagnates gives way to the next"),
         "callback.early-stopping.adaptive": Setting(value=True, reason="a stage that still improves may go on longer"),
