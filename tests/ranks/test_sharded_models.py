@@ -139,13 +139,12 @@ def test_a_run_with_shards_goes_on_from_whole_weights(tmp_path, after):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"callback": ["sample-outputs"]}, "callback sample-outputs and parallel fsdp exclude each other"),
         (
             {"callback": ["data-dropout"], "callback.data-dropout.method": "dbpd"},
             "data-dropout's dbpd and parallel fsdp exclude each other",
         ),
     ],
-    ids=["one rank alone", "by batch"],
+    ids=["by batch"],
 )
 def test_what_would_run_a_part_of_the_model_is_refused(tmp_path, settings, text):
     found = on_ranks(lambda: learned(asked(tmp_path / "run", **settings)))

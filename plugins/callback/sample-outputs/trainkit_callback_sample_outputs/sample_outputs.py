@@ -14,7 +14,6 @@ from trainkit.answering import answers_of, chosen, evaluated, random_states_kept
 from trainkit.contracts import Answers, Dataset, Pictures, Prompts
 from trainkit.errors import UsageError
 from trainkit.evaluation import evaluation_mode
-from trainkit.ranks.sharding import excluded
 from trainkit.reporting.answerfiles import Names
 from trainkit.reporting.contactsheet import png, sheet
 from trainkit.reporting.runpictures import FINAL_FOLDER, FOLDER, keep_pictures, step_folder
@@ -80,9 +79,7 @@ class SampleOutputs:
         self._has_told = False
 
     def check_run(self, run: Run) -> None:
-        """Raise UsageError for prompts that the task cannot answer, and where one rank alone cannot run the model."""
-        if run.is_sharded:
-            raise excluded("callback sample-outputs", "callback", "it runs the model on one rank alone")
+        """Raise UsageError for prompts that the task cannot answer."""
         if self.prompts and lacking(run.task, Prompts):
             name = run.config["task.use"]
             raise UsageError(f"sample-outputs has prompts, and task {name} answers no texts", do="leave them out")
@@ -114,7 +111,8 @@ class SampleOutputs:
         At that time whoever swapped weights for the evaluation has swapped them back, and can be asked to do so again:
         in the middle of `after_evaluation` it would depend on the order of callbacks whose weights answer.
         """
-        if run.directory is None or lacking(run.task, Answers):
+        # Of several ranks the first answers; where weights are cut into shards, the others have to hand theirs over.
+        if (run.directory is None and not run.is_sharded) or lacking(run.task, Answers):
             return
         if any(tag.startswith(FINAL) for tag in row):
             self._show(run, self._answered(run, run.splits.test), FINAL_FOLDER)
@@ -147,7 +145,7 @@ class SampleOutputs:
                 do = "--set callback.sample-outputs.groups=N shows more"
                 _log.warning("sample-outputs: samples of %d of %d groups are shown; %s", self.groups, groups, do)
         with evaluated(run, FOLDER):
-            return self._drawn(run, split)
+            return self._drawn(run, split) if run.directory is not None else Shown()
 
     def _drawn(self, run: Run, split: Dataset | None) -> Shown:
         """Return these answers, by the weights in place."""
@@ -172,7 +170,8 @@ class SampleOutputs:
         return found
 
     def _show(self, run: Run, shown: Shown, folder: str) -> None:
-        assert run.directory is not None
+        if run.directory is None:
+            return
         # Those of an evaluation are one picture over the steps; what the best weights answer stands by itself.
         place = f"{FOLDER}/{FINAL_FOLDER}" if folder == FINAL_FOLDER else FOLDER
         if shown.pictures:
