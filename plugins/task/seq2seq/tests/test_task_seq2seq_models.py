@@ -313,3 +313,37 @@ def test_baselines_are_the_most_frequent_the_copy_and_frequencies(ready):
     for target in targets:
         counts += torch.bincount(torch.tensor(task.tokens.tokenizer(target)["input_ids"]), minlength=300)
     assert torch.allclose(logits[0, 0].exp(), (counts + 1) / (counts + 1).sum(), atol=1e-6)
+
+
+@pytest.mark.parametrize("learning", ["", "SelfAttention.q"])
+def test_recomputed_activations_give_the_same_gradients_even_where_embeddings_are_frozen(learning):
+    task, splits, _ = fitted(dropout=0.0)
+    batch, found = batch_of(task, splits.train), []
+    for recomputes in (False, True):
+        torch.manual_seed(0)
+        model = task.build_model().train()
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(learning in name)
+        if recomputes:
+            model.activation_checkpointing_enable()
+        task.forward(model, batch)["logits"].square().mean().backward()
+        found.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    assert all(gradient is not None for gradient in found[1].values())
+    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-6) for name in found[0])
+
+
+def test_a_model_in_a_wrapper_writes_and_is_described(ready):
+    task, splits, model = ready
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, **values):
+            return self.module(**values)
+
+    batch, wrapped = batch_of(task, splits.val), Wrapper(model).eval()
+    assert task.predict(wrapped, batch, {}) == task.predict(model, batch, {})
+    assert torch.equal(task.forward(wrapped, batch)["logits"], task.forward(model, batch)["logits"])
+    assert task.checkpoint_files(wrapped) == task.checkpoint_files(model)
