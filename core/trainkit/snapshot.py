@@ -8,7 +8,7 @@ from .checkpoint import Checkpoint, Snapshot
 from .contracts import Stateful
 from .errors import CheckpointError
 from .evaluation import switch_weights
-from .ranks.sharding import by_name, optimizer_state, whole
+from .ranks.sharding import by_name, cut_names, optimizer_state, whole
 from .ranks.states import own_states, state_of_rank
 from .storage.statetree import flatten, unflatten
 from .weights import load_weights, saved_weights, small_files, weights_file
@@ -66,7 +66,7 @@ def restore(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
     """
     check_data(run, checkpoint)
     load_weights(run, checkpoint, state)
-    _restore_optimizer(run, checkpoint)
+    _restore_optimizer(run, checkpoint, state)
     if run.scheduler is not None:
         run.scheduler.load_state_dict(state["scheduler"])
     if run.scaler is not None:
@@ -118,7 +118,7 @@ def restore_weights(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> 
     check_data(run, checkpoint)
     load_weights(run, checkpoint, state)
     if hasattr(run.optimizer, "eval"):
-        _restore_optimizer(run, checkpoint)
+        _restore_optimizer(run, checkpoint, state)
     saved = by_name(state["components"], run.learnable) if run.is_sharded else state["components"]
     for label, component in stateful(run).items():
         takes_part = label == "loss" or any(hasattr(component, event) for event in EVALUATION_EVENTS)
@@ -126,9 +126,9 @@ def restore_weights(run: Run, checkpoint: Checkpoint, state: dict[str, Any]) -> 
             component.load_state_dict(saved[label])
 
 
-def _restore_optimizer(run: Run, checkpoint: Checkpoint) -> None:
+def _restore_optimizer(run: Run, checkpoint: Checkpoint, saved: dict[str, Any]) -> None:
     state = unflatten(checkpoint.document("optimizer.json"), checkpoint.tensors("optimizer.safetensors"))
-    run.optimizer.load_state_dict(optimizer_state(run, state) if run.is_sharded else state)
+    run.optimizer.load_state_dict(optimizer_state(run, state, saved.get("sharded")) if run.is_sharded else state)
 
 
 def saved_state(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -151,6 +151,7 @@ def _state(run: Run) -> dict[str, Any]:
         "scaler": run.scaler.state_dict() if run.scaler is not None else {},
         "components": components,
         **of_ranks,
+        **({"sharded": cut_names(run.optimizer.state_dict())} if run.is_sharded else {}),
         "stop_reason": run.stop_reason,
         "stage_reasons": run.stage_reasons,
         **({} if run.base is None else {"buffers": run.base.buffers()}),

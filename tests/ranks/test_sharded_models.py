@@ -118,16 +118,18 @@ def test_two_ranks_with_shards_come_to_the_weights_of_one(tmp_path, settings):
         assert found[0]["results"]["model"][tag] == pytest.approx(value, rel=1e-4), tag
 
 
-@pytest.mark.parametrize("after", [2, 1])
-def test_a_run_with_shards_goes_on_from_whole_weights(tmp_path, after):
+@pytest.mark.parametrize(("after", "optimizer"), [(2, "adamw"), (2, "muon"), (1, "adamw")])
+def test_a_run_with_shards_goes_on_from_whole_weights(tmp_path, after, optimizer):
+    """Muon keeps whole matrices on each rank, beside the shards of what it leaves to AdamW."""
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    on_ranks(lambda: learned(asked(straight)))
-    stopped = on_ranks(lambda: learned(asked(broken, callbacks=[StopAt(7)])))
+    settings = {"optimizer.use": optimizer}
+    on_ranks(lambda: learned(asked(straight, **settings)))
+    stopped = on_ranks(lambda: learned(asked(broken, [StopAt(7)], **settings)))
     assert [rank["code"] for rank in stopped] == [75, 75]
 
     def go_on() -> Any:
         changed = [layer_of({"devices": 1}, "test")] if after == 1 else []
-        return int(resume(broken, dataclasses.replace(asked(broken, callbacks=[StopAt(-1)]), layers=changed)).exit_code)
+        return int(resume(broken, dataclasses.replace(asked(broken, [StopAt(-1)]), layers=changed)).exit_code)
 
     assert (on_ranks(go_on) if after == 2 else [go_on()]) == [0] * after
     one, other = weights_of(straight), weights_of(broken)

@@ -99,12 +99,23 @@ def by_name(state: Any, parameters: Mapping[str, Tensor]) -> Any:
     }
 
 
-def optimizer_state(run: Run, state: dict[str, Any]) -> dict[str, Any]:
-    """Return a whole optimizer state with what belongs to a sharded parameter, and has its shape, cut as that is."""
+def cut_names(optimizer: Mapping[str, Any]) -> dict[int, list[str]]:
+    """Return which tensors of an optimizer's state are sharded, by the place of their parameter."""
+    return {place: [name for name, v in own.items() if is_sharded(v)] for place, own in optimizer["state"].items()}
+
+
+def optimizer_state(run: Run, state: dict[str, Any], cut: Mapping[int, list[str]] | None) -> dict[str, Any]:
+    """Return a whole optimizer state with what was cut when it was saved cut again, as its parameter is.
+
+    Of a state that was saved without shards, whatever has the shape of a sharded parameter is cut.
+    """
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     found = {
         place: {
-            name: like(value, parameters[place]) if isinstance(value, Tensor) else value for name, value in own.items()
+            name: like(value, parameters[place])
+            if isinstance(value, Tensor) and (cut is None or name in cut.get(place, ()))
+            else value
+            for name, value in own.items()
         }
         for place, own in state["state"].items()
     }
