@@ -18,7 +18,7 @@ from trainkit import hookimpl
 from trainkit.api import resume, start
 from trainkit.errors import RunFailed
 from trainkit.rundir import rows
-from trainkit.testing import CallbackConformance
+from trainkit.testing import CallbackConformance, tiny
 from trainkit.testing.tiny import tiny_request
 from trainkit_callback_wandb.identity import run_id
 from trainkit_callback_wandb.naming import renamed
@@ -55,6 +55,14 @@ class Shows:
         if "train/loss" in row:
             run.show({"samples/one": np.full((4, 6, 3), 200, np.uint8)})
             run.show_texts({"samples/prompt-1": "input: soup\n\nanswer: <b>salt"})
+
+
+class ShowsEarly:
+    """Show a picture when the run begins, as a contact sheet of training samples."""
+
+    @hookimpl
+    def on_run_start(self, run):
+        run.show({"samples/augmentation": np.zeros((2, 3, 3), np.uint8)})
 
 
 class Stopper:
@@ -163,13 +171,14 @@ def test_what_is_recorded_is_there_offline_under_the_same_tags(tmp_path):
 def test_pictures_and_texts_are_files_of_the_wandb_run(tmp_path):
     from PIL import Image
 
-    train(tmp_path / "run", Shows(), WeightsAndBiases())
+    train(tmp_path / "run", ShowsEarly(), Shows(), WeightsAndBiases())
     (path,) = attempts(tmp_path / "run")
     written = Written(path)
     (_, picture), *_ = written.values("samples/one")
     assert (picture["_type"], picture["width"], picture["height"]) == ("image-file", 6, 4)
     with Image.open(path.parent / "files" / picture["path"]) as image:
         assert np.asarray(image).tolist() == np.full((4, 6, 3), 200).tolist()
+    assert [step for step, _ in written.values("samples/augmentation")] == [0]
     (step, page), *_ = written.values("samples/prompt-1")
     assert (step, page["_type"]) == (3, "html-file")
     shown = (path.parent / "files" / page["path"]).read_text()
@@ -196,6 +205,18 @@ def test_a_resumed_run_goes_on_with_the_same_wandb_run(tmp_path):
     assert max(step for step, _ in first.values("train/loss")) <= 4
     assert [step for step, _ in second.values("train/loss")][-1] == 12
     assert first.summary["status"] == "interrupted"
+
+
+def test_the_runs_of_a_cross_validation_are_one_group(tmp_path):
+    from trainkit.api import run
+
+    settings = {"out": str(tmp_path / "whole"), "loop.epochs": 1, "device": "cpu"}
+    parts = ["no:tensorboard", "wandb"]
+    run(task=f"{tiny.__file__}:TinyTask", strategy="baseline", callback=parts, folds=2, settings=settings)
+    found = [Written(path).run for path in sorted((tmp_path / "whole").rglob("offline-run-*/run-*.wandb"))]
+    assert {each.run_group for each in found} == {"whole"}
+    assert sorted(each.display_name for each in found) == ["whole final", "whole fold 1/2", "whole fold 2/2"]
+    assert len({each.run_id for each in found}) == 3
 
 
 def test_a_run_that_fails_is_finished_as_failed(tmp_path):
@@ -254,9 +275,10 @@ def test_a_failure_of_wandb_is_told_once_and_the_run_goes_on(tmp_path, caplog):
 
     class Breaker:
         @hookimpl
-        def on_run_start(self, run):
-            callback._writer.finish()
-            callback._writer = SimpleNamespace(log=self.log)
+        def on_epoch_start(self, run):
+            if run.moment.step == 0:
+                callback._writer.finish()
+                callback._writer = SimpleNamespace(log=self.log)
 
         def log(self, row):
             raise ConnectionError("the service\nhas gone")
@@ -272,7 +294,7 @@ def test_a_run_without_a_directory_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     nowhere = SimpleNamespace(directory=None)
     callback = WeightsAndBiases()
-    callback.on_run_start(nowhere)
+    callback.on_epoch_start(nowhere)
     callback.on_log(nowhere, {"train/loss": 1.0})
     callback.on_run_end(nowhere, "done")
     assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from trainkit.live import Run
 
+Action = Callable[[Any], None]
 Mode = Literal["offline", "online", "disabled"]
 MODES = ("offline", "online", "disabled")
 FAILED = ("failed", "interrupted")
@@ -71,11 +72,13 @@ class WeightsAndBiases:
         self.metric_style, self.timeout = metric_style, timeout
         self._writer: Any = None
         self._is_off = False
+        self._early: list[Action] = []
 
     @hookimpl
-    def on_run_start(self, run: Run) -> None:
-        """Begin the wandb run, or go on with it."""
-        self._guarded(run, lambda writer: None)
+    def on_epoch_start(self, run: Run) -> None:
+        """Begin the wandb run, or go on with it, if that was not done: by now all is known about the run."""
+        if self._writer is None:
+            self._guarded(run, lambda writer: None)
 
     @hookimpl
     def on_log(self, run: Run, row: Mapping[str, float]) -> None:
@@ -86,17 +89,19 @@ class WeightsAndBiases:
     @hookimpl
     def on_pictures(self, run: Run, pictures: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Write pictures under their tags."""
+        step = run.moment.step
 
         def write(writer: Any) -> None:
             import wandb
 
-            writer.log({STEP: run.moment.step} | {tag: wandb.Image(picture) for tag, picture in pictures.items()})
+            writer.log({STEP: step} | {tag: wandb.Image(picture) for tag, picture in pictures.items()})
 
-        self._guarded(run, write)
+        self._shown(run, write)
 
     @hookimpl
     def on_texts(self, run: Run, texts: Mapping[str, str]) -> None:
         """Write texts under their tags, letter by letter as they are."""
+        step = run.moment.step
 
         def write(writer: Any) -> None:
             import wandb
@@ -105,9 +110,9 @@ class WeightsAndBiases:
             pages = {
                 tag: wandb.Html(f"<pre>{escape(printable(text))}</pre>", inject=False) for tag, text in texts.items()
             }
-            writer.log({STEP: run.moment.step} | pages)
+            writer.log({STEP: step} | pages)
 
-        self._guarded(run, write)
+        self._shown(run, write)
 
     @hookimpl
     def on_run_end(self, run: Run, status: str) -> None:
@@ -125,14 +130,22 @@ class WeightsAndBiases:
         self._guarded(run, finish)
         self._writer = None
 
-    def _guarded(self, run: Run, action: Callable[[Any], None]) -> None:
+    def _shown(self, run: Run, action: Action) -> None:
+        """Write what a component shows; what it shows before the wandb run has begun waits for that."""
+        if self._writer is not None:
+            self._guarded(run, action)
+        elif not self._is_off and run.directory is not None:
+            self._early.append(action)
+
+    def _guarded(self, run: Run, action: Action) -> None:
         """Do something with the wandb run; whatever fails there is told once, and nothing more is tried."""
         if self._is_off or run.directory is None:
             return
         try:
             if self._writer is None:
-                # Another callback may show pictures at the start of the run, before this one hears of it.
                 self._writer = self._begun(run, run.directory.path)
+                action = _one_after_the_other([*self._early, action])
+                self._early = []
             if self._writer is not None:
                 action(self._writer)
         except Exception as error:
@@ -189,6 +202,14 @@ def settings_of(run: Run) -> dict[str, Any]:
     scalars = (bool, int, float, str, type(None))
     found = {key: run.config[key] for key in run.config.history}
     return {key: value if isinstance(value, scalars) else str(value) for key, value in found.items()}
+
+
+def _one_after_the_other(actions: Sequence[Action]) -> Action:
+    def act(writer: Any) -> None:
+        for action in actions:
+            action(writer)
+
+    return act
 
 
 def _mode_of_environment() -> Mode:
