@@ -102,6 +102,7 @@ def write_model(run: Run, model: nn.Module, to: Path) -> Exported:
         else:
             with asked(f"task {run.config['task.use']}", "export its model"):
                 run.task.export(model, temporary)  # type: ignore[attr-defined]
+            _let_read(temporary)
         SYSTEM.fsync_folder(temporary)
         SYSTEM.rename(temporary, to)
         SYSTEM.fsync_folder(to.parent)
@@ -111,6 +112,14 @@ def write_model(run: Run, model: nn.Module, to: Path) -> Exported:
         discard(SYSTEM, temporary)
     files = {path.name: path.stat().st_size for path in sorted(to.iterdir()) if path.is_file()}
     return Exported(to, run.moment.step, files)
+
+
+def _let_read(folder: Path) -> None:
+    """Let who may read the folder read its files: some libraries write them for their owner alone."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _write_plainly(run: Run, model: nn.Module, folder: Path) -> None:

@@ -134,7 +134,9 @@ class Writes(TinyTask):
 
     def export(self, model, directory):
         assert type(model.head) is torch.nn.Linear
-        (directory / "mine.txt").write_text("written by the task")
+        path = directory / "mine.txt"
+        path.write_text("written by the task")
+        path.chmod(0o600)
 
 
 def test_a_task_exports_itself(tmp_path):
@@ -142,6 +144,7 @@ def test_a_task_exports_itself(tmp_path):
     start(request)
     done = export(tmp_path / "run", tmp_path / "to", quiet(request))
     assert done.files == {"mine.txt": 19}
+    assert (tmp_path / "to/mine.txt").stat().st_mode & 0o777 == (tmp_path / "to").stat().st_mode & 0o666
 
 
 def test_an_adapter_that_cannot_be_merged_is_not_exported(tmp_path):

@@ -98,6 +98,18 @@ class TestFolder:
         text = tokenizer.decode(loaded.generate(**ids, max_new_tokens=4)[0], skip_special_tokens=True)
         assert isinstance(text, str)
 
+    def test_no_bar_of_transformers_is_drawn(self, ready, folder, tmp_path, capfd):
+        from transformers.utils import logging
+
+        before = logging.is_progress_bar_enabled()
+        task, _, model = ready
+        task.export(model, tmp_path)
+        task = Seq2SeqTask(model=str(folder))
+        task.fit(task.read(None, 0).train)
+        task.build_model()
+        assert "%|" not in "".join(capfd.readouterr())
+        assert logging.is_progress_bar_enabled() == before
+
     def test_a_state_needs_no_folder(self, folder, tmp_path):
         gone = tmp_path / "gone"
         gone.mkdir()

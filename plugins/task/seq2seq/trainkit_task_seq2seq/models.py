@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,11 +109,26 @@ def positions_of(config: Any) -> int | None:
     return int(found) if isinstance(found, int) and found > 0 else None
 
 
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep transformers from drawing bars of progress between the lines of trainkit."""
+    from transformers.utils import logging
+
+    drew = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drew:
+            logging.enable_progress_bar()
+
+
 def _loaded(factory: Any, name: str, download: bool, **more: Any) -> Any:
     folder = Path(name).expanduser()
     source = str(folder) if folder.is_dir() else name
     try:
-        return factory.from_pretrained(source, local_files_only=folder.is_dir() or not download, **more)
+        with without_bars():
+            return factory.from_pretrained(source, local_files_only=folder.is_dir() or not download, **more)
     except Exception as error:  # whatever a library raises at a folder that is not what it should be
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         why = printable(lines[0])[:300] if lines else type(error).__name__

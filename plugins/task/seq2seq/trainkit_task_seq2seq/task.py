@@ -32,7 +32,7 @@ from .files import PARTS
 from .flat import Array
 from .generation import Generation, pieces, written
 from .inputs import read_inputs
-from .models import Origin, config_of_state, dropout_name, positions_of
+from .models import Origin, config_of_state, dropout_name, positions_of, without_bars
 from .pairs import Columns, Record, Schema
 from .parts import corpus_of, divided
 from .reading import BadSamples, Policy, Reading
@@ -413,7 +413,8 @@ class Seq2SeqTask:
     def export(self, model: nn.Module, directory: Path) -> None:
         """Write a folder that transformers loads: weights, configurations, tokenizer."""
         writer: Any = getattr(model, "module", model)
-        writer.save_pretrained(directory)
+        with without_bars():
+            writer.save_pretrained(directory)
         for name, text in self._tokens.files.items():
             (directory / name).write_text(text, encoding="utf-8")
 
