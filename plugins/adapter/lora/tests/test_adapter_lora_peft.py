@@ -127,3 +127,9 @@ def test_gradient_checkpointing_leaves_no_adapter_behind():
             assert other.grad is not None, name
             torch.testing.assert_close(one.grad, other.grad)
     assert all(bool((p.grad != 0).any()) for name, p in saving.named_parameters() if name.endswith("lora_B"))
+
+
+def test_no_gradient_is_computed_below_the_first_adapter():
+    outputs = LoRA(targets=("decoder.block.1.layer.0.SelfAttention.q",))(small_t5())(**BATCH)
+    assert outputs.logits.requires_grad
+    assert not outputs.encoder_last_hidden_state.requires_grad
