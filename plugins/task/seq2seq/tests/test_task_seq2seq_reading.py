@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 from trainkit.errors import DataError
+from trainkit.folds.fold import read_fold
 from trainkit_task_seq2seq import records
 from trainkit_task_seq2seq.markdown import record_of
 from trainkit_task_seq2seq.pairs import Columns, Unusable
@@ -311,3 +312,63 @@ def test_the_fingerprint_follows_from_the_content(jsonl):
     first = read(jsonl(sums(20), "a.jsonl")).fingerprint
     assert read(jsonl(sums(20), "b.jsonl")).fingerprint == first
     assert read(jsonl(sums(21), "c.jsonl")).fingerprint != first
+
+
+class TestInputs:
+    @pytest.fixture
+    def task(self, jsonl):
+        task = Seq2SeqTask(size="micro", vocab_size=300, max_input=16, **SKIP)
+        task.fit(task.read(jsonl(sums(20)), 0).train)
+        return task
+
+    def asked(self, dataset):
+        return [(s["id"], s["input"], s["target"]) for s in dataset.__getitems__(list(range(len(dataset))))]
+
+    def test_lines_of_a_text_and_records_without_a_target(self, task, tmp_path, jsonl):
+        (tmp_path / "q.txt").write_text("\ufeffWhat is 5?\n\nWhat is 6?\n")
+        records = jsonl([{"question": "What is 7?"}, {"prompt": "What is 8?"}, {"nothing": 1}], "r.jsonl")
+        found = task.inputs([tmp_path / "q.txt", records])
+        assert self.asked(found) == [
+            ("q-1", "What is 5?", None),
+            ("q-3", "What is 6?", None),
+            ("r.jsonl:1", "What is 7?", None),
+            ("r.jsonl:2", "What is 8?", None),
+        ]
+        assert any("r.jsonl:3" in warning for warning in found.warnings)
+
+    def test_names_that_come_twice_and_inputs_that_are_cut(self, task, jsonl):
+        found = task.inputs([jsonl([{"id": "a", "question": "long " * 50}, {"id": "a", "question": "b"}])])
+        assert [name for name, _, _ in self.asked(found)] == ["a", "a#2"]
+        assert any("1 of 2 inputs are longer than 16 tokens" in warning for warning in found.warnings)
+        labels = task.collate(found.__getitems__([0, 1]))["labels"]
+        assert (labels == -100).all()
+
+    @pytest.mark.parametrize(("name", "content"), [("a.txt", b"\xff\xfe"), ("a.txt", b"\n"), ("a.exe", b"x")])
+    def test_what_cannot_be_answered_is_refused(self, task, tmp_path, name, content):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError):
+            task.inputs([tmp_path / name])
+
+    def test_an_empty_prompt_is_refused(self, task):
+        with pytest.raises(DataError, match="the prompt is empty"):
+            task.prompts(["a", " "])
+
+    def test_whole_data_is_one_split(self, task, jsonl):
+        found = task.whole(jsonl(sums(12, 100), "other.jsonl"))
+        assert len(found) == 12
+        batch = task.collate(found.__getitems__([3]))
+        assert task.tokens.decode(batch["labels"].tolist()) == ["It is 206."]
+
+
+def test_folds_keep_near_duplicates_together_and_know_lengths(jsonl):
+    rows = [
+        {"input": f"q {i} {form}", "target": form.format(i)} for i in range(20) for form in ("It is {}", "it is {}!")
+    ]
+    task = Seq2SeqTask(size="micro", vocab_size=300)
+    splits = read_fold(task.read(jsonl(rows), 0), "1/4", task, 0)
+    task.fit(splits.train)
+    groups = [{int(group) for group in split.groups} for split in (splits.train, splits.val)]
+    assert (len(groups[0] & groups[1]), len(groups[0] | groups[1]), len(splits.val)) == (0, 20, 10)
+    assert len(splits.train.lengths) == len(splits.train) == 30
+    (sample,) = splits.train.drawn([4], [1])
+    assert sample["encoded"].input == sample["input"]
