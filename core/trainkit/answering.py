@@ -133,7 +133,7 @@ def chosen(dataset: Dataset, count: int, most_groups: int) -> tuple[list[int], i
     if groups is None:
         return spread(len(dataset), count), 0
     numbers, counts = np.unique(np.asarray(groups), return_counts=True)
-    if 2 * len(numbers) > len(dataset):
+    if len(numbers) > most_groups and 2 * len(numbers) > len(dataset):
         # Groups that hardly hold more than a sample each, as near-duplicates, are nothing to be seen apart.
         return spread(len(dataset), count), 0
     members = np.split(np.argsort(groups, kind="stable"), counts.cumsum()[:-1])
