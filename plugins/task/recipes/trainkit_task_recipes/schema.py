@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from trainkit.errors import DataError
 from trainkit.tables import counted
-from trainkit_task_seq2seq.pairs import Columns, Pair, Unusable
+from trainkit_task_seq2seq.pairs import Columns, Pair, Unusable, number_of
 
 from .cleaning import has_markup, tidy, without_markup
 from .markdown import recipe_of
@@ -100,14 +100,14 @@ class RecipeSchema:
             raise Unusable("no recipe", f"its fields are {', '.join(map(str, record)) or 'none'}")
         pair = self.columns.pair(record)
         quality, notes = self._quality(record, pair.target, pair.notes)
-        ingredients, steps = (_number(record, (name,)) for name in ("n_ingredients", "n_steps"))
+        ingredients, steps = (number_of(_value(record, (name,))) for name in ("n_ingredients", "n_steps"))
         if ingredients is None or steps is None:
             ingredients, steps = self.judge.counts(pair.target)
         difficulty = difficulty_of(int(ingredients), int(steps)) if pair.difficulty is None else pair.difficulty
         return replace(pair, quality=quality, difficulty=difficulty, notes=notes)
 
     def _quality(self, record: Record, text: str, notes: Notes) -> tuple[float, Notes]:
-        given = _number(record, QUALITY)
+        given = number_of(_value(record, QUALITY))
         if given is not None and 0 <= given <= 1:
             return given, notes
         if given is not None:
@@ -185,17 +185,6 @@ def _unpacked(text: str) -> Any:
         except ValueError:
             pass
     return [text]
-
-
-def _number(record: Record, names: Sequence[str]) -> float | None:
-    value = _value(record, names)
-    if value is None or isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if abs(number) < float("inf") else None
 
 
 def _id(record: Record) -> str:

@@ -109,8 +109,8 @@ class Columns:
             source,
             text_of(record, self.target, "target"),
             str(_value(record, IDS) or ""),
-            _number(record, QUALITY),
-            _number(record, DIFFICULTY),
+            number_of(_value(record, QUALITY)),
+            number_of(_value(record, DIFFICULTY)),
         )
 
     def prompt(self, record: Record) -> str:
@@ -165,8 +165,8 @@ def _value(record: Record, names: Sequence[str]) -> Any:
     return next((record[name] for name in names if record.get(name) is not None), None)
 
 
-def _number(record: Record, names: Sequence[str]) -> float | None:
-    value = _value(record, names)
+def number_of(value: Any) -> float | None:
+    """Return the finite number that a field holds, also as text; None where it holds none."""
     if value is None or isinstance(value, bool):
         return None
     try:
