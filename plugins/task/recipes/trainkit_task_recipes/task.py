@@ -30,14 +30,13 @@ TEMPLATES = (
 )
 BASE = {"use": "seq2seq", "templates": TEMPLATES}
 PROMPTS = ("Apple pie", "Tomato soup with basil", "Chocolate chip cookies", "Vegetable curry with rice")
-EPOCHS = 6
 SMOOTHING = 0.1
 CURRICULUM = {
     "use": "curriculum",
     "mode": "staged",
     "by": "difficulty",
     "bars": [1.0, 2.0],
-    "ends": [2 / EPOCHS, 4 / EPOCHS],
+    "ends": [0.33, 0.67],
 }
 
 
@@ -79,7 +78,6 @@ class RecipesTask(DerivedTask):
             "metric": ["perplexity", "recipe-quality", "text-overlap"],
             "augmenter": ["recipe-text"],
             "callback": ["sample-outputs", "quality-threshold", CURRICULUM, "gradient-noise"],
-            "loop.epochs": EPOCHS,
         }
 
     @property
