@@ -36,7 +36,7 @@ CURRICULUM = {
     "mode": "staged",
     "by": "difficulty",
     "bars": [1.0, 2.0],
-    "ends": [0.33, 0.67],
+    "ends": [1 / 3, 2 / 3],
 }
 
 
