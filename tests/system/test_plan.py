@@ -19,19 +19,20 @@ def test_a_plan_shows_stages_rates_settings_and_cost_and_writes_nothing(cli):
     done = cli("plan", *TINY, "--strategy", "phase2", "--set", "optimizer.lr=0.003")
     assert (done.code, done.err) == (0, "")
     assert list(Path().iterdir()) == []
+    on_one_line = " ".join(done.out.split())
     for text in (
         "24 train, 8 val, 8 test",
-        "strategy     phase2  (--strategy: meant for 2,001 to 10,000 training samples, there are 24)",
+        "strategy phase2 (--strategy: meant for 2,001 to 10,000 training samples, there are 24)",
         "timeline",
         "steps/epoch",
         "learns",
     ):
-        assert text in done.out
+        assert text in on_one_line
     peak = next(line for line in done.out.splitlines() if "e-0" in line and "│" in line).split()[0]
     assert 0.0027 < float(peak) <= 0.003
     told = done.out[done.out.index("settings that are not defaults") :]
     assert re.search(r"  --set optimizer.lr\n    optimizer.lr = 0.003$", told, re.MULTILINE)
-    assert re.search(r"about \d+:\d\d:\d\d: \d+\.\d ms a step.*measured here", " ".join(done.out.split()))
+    assert re.search(r"about \d+:\d\d:\d\d: \d+\.\d ms a step.*measured here", on_one_line)
     assert "701 of 701 learn" in done.out
     names = [line.split()[0] for line in done.out.splitlines() if line.endswith("  all weights")]
     assert names == ["easy", "medium", "all"]
