@@ -6,20 +6,14 @@ from pathlib import Path
 
 import click
 
-from .request import adjustable_layer, on_bad_sample_option
+from .request import adjustable_layer, checkpoint_option, on_bad_sample_option
 
 
 @click.command()
 @click.argument("directory", metavar="RUN")
 @click.option("--split", metavar="train|val|test", help="Which split to measure on; test if not given.")
 @click.option("--data", metavar="PATH", help="Other data than the run's: all of it is measured, none learned from.")
-@click.option(
-    "--checkpoint",
-    metavar="best|last|NAME",
-    default="best",
-    show_default=True,
-    help="Which weights; a name is that of a folder in RUN/checkpoints.",
-)
+@checkpoint_option
 @click.option("--guidance", metavar="S", help="Strength of guidance; as --set task.guidance=S.")
 @click.option("--set", "assignments", metavar="task.KEY=VALUE", multiple=True, help="What may change after training.")
 @on_bad_sample_option

@@ -6,17 +6,13 @@ from pathlib import Path
 
 import click
 
+from .request import checkpoint_option
+
 
 @click.command()
 @click.argument("directory", metavar="RUN")
 @click.option("--to", metavar="DIR", help="Write the merged model into a folder that is new or empty.")
-@click.option(
-    "--checkpoint",
-    metavar="best|last|NAME",
-    default="best",
-    show_default=True,
-    help="Which weights; a name is that of a folder in RUN/checkpoints.",
-)
+@checkpoint_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(directory: str, to: str | None, checkpoint: str, as_json: bool) -> None:
     """Work what an adapter learned into the model, and show that nothing is lost.

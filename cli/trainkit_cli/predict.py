@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 from trainkit.errors import printable
 
-from .request import adjustable_layer, on_bad_sample_option
+from .request import adjustable_layer, checkpoint_option, on_bad_sample_option
 
 if TYPE_CHECKING:
     from trainkit.api import Prediction
@@ -30,13 +30,7 @@ if TYPE_CHECKING:
 @click.option("--guidance", metavar="S", help="Strength of guidance; as --set task.guidance=S.")
 @click.option("--set", "assignments", metavar="task.KEY=VALUE", multiple=True, help="What may change after training.")
 @on_bad_sample_option
-@click.option(
-    "--checkpoint",
-    metavar="best|last|NAME",
-    default="best",
-    show_default=True,
-    help="Which weights; a name is that of a folder in RUN/checkpoints.",
-)
+@checkpoint_option
 @click.option("--device", metavar="auto|cpu|cuda[:N]", help="Where to compute; where the run did if not given.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 @click.option("--jsonl", "as_lines", is_flag=True, help="Print a JSON object for each answer, on a line of its own.")

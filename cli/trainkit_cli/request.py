@@ -44,6 +44,13 @@ _SET = click.option(
     "--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Any setting or option; repeatable."
 )
 _BLOCKED = click.option("-p", "blocked", metavar="no:PLUGIN", multiple=True, help="Leave a plugin out, as -p no:lion.")
+checkpoint_option = click.option(
+    "--checkpoint",
+    metavar="best|last|NAME",
+    default="best",
+    show_default=True,
+    help="Which weights; a name is that of a folder in RUN/checkpoints.",
+)
 on_bad_sample_option = click.option(
     "--on-bad-sample", metavar="stop|skip", help="What happens at samples that cannot be used; as task.on_bad_sample."
 )
