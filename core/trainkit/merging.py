@@ -23,7 +23,6 @@ from .modelpath import model_path
 from .randomness import Purpose, seed_torch
 from .rundir import RunDirectory
 from .tasks import lacking
-from .trained import find_checkpoint
 
 if TYPE_CHECKING:
     from .live import Run
@@ -126,7 +125,6 @@ def merging(path: Path, to: Path | None, checkpoint: str, request: Request) -> M
 
 def _loaded(directory: RunDirectory, checkpoint: str, request: Request) -> tuple[Run, str, Any]:
     """Return the run with its weights, and the split on which to compare: the one that decided about the best."""
-    find_checkpoint(directory, checkpoint, request.report)
     samples = directory.read_json("plan.json").get("data", {}).get("samples", {})
     split = "val" if samples.get("val") else "train"
     run, dataset = on_own_data(directory, split, checkpoint, (), "cpu", request)

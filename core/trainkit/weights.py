@@ -95,11 +95,9 @@ def model_config(run: Run) -> dict[str, Any]:
 def small_files(run: Run) -> dict[str, bytes]:
     """Return what stands beside the weights for other programs, by file name: config.json and what components add."""
     if run.files is None:
-        files = {CONFIG_FILE: strict_json.dumps(model_config(run), indent=1)}
-        for label, component in (("task", run.task), ("adapter", run.components["adapter"])):
-            if not lacking(component, CheckpointFiles):
-                files |= _files_of(run, label, component)
-        run.files = files
+        adapter = run.components["adapter"]
+        learned = {} if lacking(adapter, CheckpointFiles) else _files_of(run, "adapter", adapter)
+        run.files = base_files(run) | learned
     return run.files
 
 

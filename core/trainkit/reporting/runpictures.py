@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -36,11 +36,16 @@ def keep_pictures(directory: Path, pictures: Mapping[str, Picture], folder: str 
     Raises:
         ResourceError: the system refuses to write.
     """
+    keep_files(directory, ((f"{name}.png", png(picture)) for name, picture in pictures.items()), folder)
+
+
+def keep_files(directory: Path, files: Iterable[tuple[str, bytes]], folder: str) -> None:
+    """Write files, (name, content), below samples/ of a run directory; raise ResourceError where that is refused."""
     path = directory / FOLDER / folder
     try:
         path.mkdir(parents=True, exist_ok=True)
-        for name, picture in pictures.items():
-            (path / f"{name}.png").write_bytes(png(picture))
+        for name, content in files:
+            (path / name).write_bytes(content)
     except OSError as error:
         raise disk_error(error, path) from error
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from trainkit.contracts import Answer
 from trainkit.errors import printable
-from trainkit.storage.filesystem import disk_error
 
-from .runpictures import FOLDER, newest_files
+from .runpictures import keep_files, newest_files
 
 MOST_SHOWN, MOST_CHARACTERS = 16, 20_000
 
@@ -44,13 +43,7 @@ def keep_texts(directory: Path, texts: Mapping[str, str], folder: str = "") -> N
     Raises:
         ResourceError: the system refuses to write.
     """
-    path = directory / FOLDER / folder
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            (path / f"{name}.txt").write_text(text, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise disk_error(error, path) from error
+    keep_files(directory, ((f"{name}.txt", text.encode(errors="replace")) for name, text in texts.items()), folder)
 
 
 def newest_texts(directory: Path) -> Sequence[tuple[str, str]]:

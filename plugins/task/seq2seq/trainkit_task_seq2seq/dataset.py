@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from .encoding import Encoded, Encodings
 from .flat import Array
 from .templates import PLAIN, rendered
@@ -128,8 +126,3 @@ class Chosen(Sequence[str]):
 
     def __getitem__(self, index: Any) -> Any:
         return self.texts[int(self.rows[index])]
-
-
-def rows_of(count: int) -> Array:
-    """Return the places of all of so many samples."""
-    return np.arange(count)
