@@ -311,6 +311,19 @@ class AsTrained(Protocol):
 
 
 @runtime_checkable
+class Measures(Protocol):
+    """Be a task that says what is measured of a split, where that is more than each sample once.
+
+    Losses, metrics and baselines see it; whatever else is done with a split, as cutting it into folds, has its samples
+    as they are.
+    """
+
+    def measured(self, dataset: Dataset, count: int) -> Dataset:
+        """Return what is measured of the first `count` samples of a split, or of what was chosen from splits."""
+        ...
+
+
+@runtime_checkable
 class Folds(Protocol):
     """Be a task that cuts its data into folds itself, as time series do, which are never shuffled.
 
@@ -457,6 +470,19 @@ class PartialWeights(Protocol):
 
     def weights(self, model: nn.Module) -> Mapping[str, Tensor]:
         """Return the weights of an adapted model under the names of the file; what is written into them is loaded."""
+        ...
+
+
+@runtime_checkable
+class Starts(Protocol):
+    """Be an adapter with an option `start`, which names what another run left, to begin with.
+
+    It is read when a new run is composed. What the run has to know of it stands among its settings and in its
+    checkpoints: whenever its model is loaded again, `start` is None.
+    """
+
+    def settled(self) -> Mapping[str, Any]:
+        """Return the options that followed from what `start` names, by name; none where nothing is named."""
         ...
 
 

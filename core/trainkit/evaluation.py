@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from .contracts import Dataset
+from .contracts import Dataset, Measures
 from .data import BatchMaker, in_order
 from .errors import RunFailed, printable
 from .randomness import Purpose, seed_torch
@@ -19,6 +19,7 @@ from .ranks.sharding import gathered
 from .ranks.sharing import share_buffers
 from .ranks.world import ALONE
 from .record import LossPairs
+from .tasks import lacking
 
 if TYPE_CHECKING:
     from .live import BoundMetric, Run
@@ -125,6 +126,7 @@ def look_at(run: Run, split: str, dataset: Dataset, limit: int | None, losses: L
     """Put a split through the model: fill the losses and the run's metrics, from anew."""
     for bound in run.metrics:
         bound.metric.reset()
+    dataset, limit = measured(run, dataset, limit)
     seed_torch(run.settings.seed, Purpose.EVALUATION, run.moment.step, SPLIT_CODES.get(split, 3))
     for batch in batches(run, dataset, limit) if run.world.is_alone else share_of_batches(run, split, dataset, limit):
         run.check_signal_in_evaluation()
@@ -135,6 +137,14 @@ def look_at(run: Run, split: str, dataset: Dataset, limit: int | None, losses: L
             values |= run.task.predict(run.model, batch, outputs)
         for bound in run.metrics:
             bound.update(values)
+
+
+def measured(run: Run, dataset: Dataset, limit: int | None) -> tuple[Dataset, int | None]:
+    """Return what is measured of a split, or of its first samples, and how much of that: all of it for None."""
+    if lacking(run.task, Measures):
+        return dataset, limit
+    count = len(dataset) if limit is None else min(limit, len(dataset))
+    return cast("Measures", run.task).measured(dataset, count), None
 
 
 def share_of_batches(run: Run, split: str, dataset: Dataset, limit: int | None) -> Iterator[Mapping[str, Any]]:
@@ -171,8 +181,9 @@ def evaluate_baseline(
     for bound in metrics:
         bound.metric.reset()
     able = list(metrics)
+    dataset, limit = measured(run, dataset, None)
     with torch.no_grad():
-        for batch in batches(run, dataset):
+        for batch in batches(run, dataset, limit):
             values = {**batch, **predict(batch)}
             able = [bound for bound in able if not bound.update.missing(values)]
             for bound in able:

@@ -107,13 +107,27 @@ def changed_config(
         layers: options of the task that may change after training.
         device: where to compute, if not where the run did.
         request: registry and live objects.
+
+    An option that changes may be worth other figures: metrics that the task proposes on its account join the run's.
     """
     for settings in without:
         config.add(layer_of(settings, "evaluation"))
     if device is not None:
         config.add(layer_of({"device": device}, "--device"))
+    if not any(layers) or any("metric" in settings for settings in without):
+        apply_adjustable(config, layers, request.registry, request.live)
+        return config
+    before = _proposed_metrics(config, request)
     apply_adjustable(config, layers, request.registry, request.live)
+    more = [metric for metric in _proposed_metrics(config, request) if metric not in before]
+    if more:
+        config.add(layer_of({"metric": [*config.listed("metric"), *more]}, f"task {config['task.use']}"))
     return config
+
+
+def _proposed_metrics(config: Config, request: Request) -> Sequence[Any]:
+    proposed = build_task(config, request.registry, request.live).defaults.get("metric", ())
+    return proposed if isinstance(proposed, list | tuple) else [proposed]
 
 
 def load_trained(

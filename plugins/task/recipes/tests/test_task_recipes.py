@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 import trainkit
+from trainkit import SumMetric
 from trainkit.api import Request
+from trainkit.data import BatchMaker, in_order
 from trainkit.errors import UsageError
 from trainkit.narrowing import Epoch
 from trainkit.nested import built
@@ -92,27 +95,92 @@ def test_a_run_writes_judges_and_shows_recipes(tmp_path):
     assert all(any(prompt in text for text in shown) for prompt in PROMPTS)
     trainkit.predict(tmp_path / "run", ["Plum cake"], Request(), out=tmp_path / "out")
     assert list((tmp_path / "out").rglob("*.json"))
+    check_evaluation_in_all_templates(tmp_path / "run", figures)
 
 
-def test_no_more_recipes_are_written_than_are_judged():
+def check_evaluation_in_all_templates(run, figures):
+    """Compare the figures with each other, and with those of the run."""
+    assert not any("template-robustness" in tag for tag in figures)
+    found = trainkit.evaluate(run, "val", settings={"task.asked_in": "all"})
+    score = "val/template-robustness"
+    by_template = {tag.rpartition("/")[2]: value for tag, value in found.items() if tag.startswith(f"{score}/perp")}
+    whole = by_template.pop("perplexity")
+    assert sorted(by_template) == sorted(BASE["templates"])
+    assert found[score] == pytest.approx(min(by_template.values()) / max(by_template.values()), rel=1e-9)
+    assert 0 < found[score] < 1
+    # The targets are the same in each template: so the mean of the logarithms is that of all.
+    mean = sum(map(math.log, by_template.values())) / len(by_template)
+    assert math.log(whole) == pytest.approx(mean, rel=1e-6)
+    assert found["val/perplexity"] == pytest.approx(whole, rel=1e-9)
+    assert by_template["Create a recipe: {text}"] == pytest.approx(figures["val/perplexity"], rel=1e-5)
+    # The same recipes are written as ever, in the first template.
+    assert found["val/recipe-quality"] == figures["val/recipe-quality"]
+    assert "val/template-robustness" not in trainkit.evaluate(run, "val")
+
+
+@pytest.fixture(scope="module")
+def learned():
     task = recipes(judged=3)
     splits = task.read(None, 0)
     task.fit(splits.train)
-    model = task.build_model().eval()
-    batch = task.collate(splits.train.__getitems__([0, 1]))
-    for _ in range(2):
-        task.before_evaluation()
-        counts = []
-        for _ in range(3):
+    return task, splits, task.build_model().eval()
+
+
+def test_no_more_recipes_are_written_than_are_judged(learned):
+    task, splits, model = learned
+    maker = BatchMaker(splits.train, task.collate)
+    batches = [maker(0, indices) for indices in in_order(splits.train, 2, 6)]
+    # Whichever batch comes first, and however often.
+    for order in (batches, batches[::-1]):
+        counts = {}
+        for batch in order:
             found = task.predict(model, batch, {})
             assert len(found["texts"]) == len(found["references"]) == len(found["inputs"])
-            counts.append(len(found["texts"]))
-        assert counts == [2, 1, 0]
-    assert len(recipes(judged=None).adjustable) == len(task.adjustable)
+            counts[int(batch["sample_id"][0])] = len(found["texts"])
+        assert counts == {0: 2, 2: 1, 4: 0}
     every = recipes(judged=None)
     every.load_state_dict(task.state_dict())
-    assert [len(every.predict(model, batch, {})["texts"]) for _ in range(2)] == [2, 2]
-    assert set(every.predict(model, batch, {})) == every.predicts
+    assert [len(every.predict(model, batch, {})["texts"]) for batch in batches] == [2, 2, 2]
+    assert set(every.predict(model, batches[0], {})) == every.predicts
+    assert every.adjustable == task.adjustable >= {"judged", "asked_in"}
+
+
+def test_baselines_are_judged_by_the_same_recipes_as_the_model(learned):
+    task, splits, model = learned
+    maker = BatchMaker(splits.train, task.collate)
+    for indices in in_order(splits.train, 2, 6):
+        batch = maker(0, indices)
+        written = task.predict(model, batch, {})
+        for name in ("copy", "most-frequent"):
+            found = task.baselines()[name](batch)
+            assert {key: found[key] for key in ("references", "inputs")} == {
+                key: written[key] for key in ("references", "inputs")
+            }
+            assert len(found["texts"]) == len(written["texts"])
+        assert task.baselines()["copy"](batch)["texts"] == written["inputs"]
+        # What needs no text to be written is measured on every sample.
+        assert len(task.baselines()["token-frequencies"](batch)["logits"]) == len(batch["labels"])
+
+
+class Counted(SumMetric):
+    """Tell how many texts and references a metric is given."""
+
+    def update(self, texts, references):
+        self.add(texts=len(texts), references=len(references))
+
+    def compute(self):
+        return {"texts": self.total("texts"), "references": self.total("references")}
+
+
+def test_the_table_sets_like_beside_like(tmp_path):
+    settings = {f"task.{name}": value for name, value in SMALL.items()}
+    settings |= {"task.judged": 2, "loop.epochs": 1, "out": str(tmp_path / "run"), "device": "cpu", "callback": "none"}
+    trainkit.run(task="recipes", strategy="baseline", settings=settings, metric=[Counted])
+    results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))["results"]
+    for who in ("model", "copy", "most-frequent"):
+        for split in ("val", "test"):
+            figures = {tag: value for tag, value in results[who].items() if tag.startswith(f"{split}/Counted")}
+            assert set(figures.values()) == {2.0}, (who, figures)
 
 
 def test_a_judge_that_does_not_score_a_text_is_refused():

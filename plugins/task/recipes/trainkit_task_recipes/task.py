@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import PositiveInt
 from torch import nn
 from trainkit import hookimpl
-from trainkit.contracts import Batch, Outputs
+from trainkit.contracts import SAMPLE_ID, Batch, Outputs
 from trainkit.derived import BaseTask, DerivedTask
 from trainkit.errors import UsageError
 from trainkit.live import Run
@@ -18,6 +18,7 @@ from trainkit.nested import built
 
 from .schema import RecipeSchema
 
+Baseline = Callable[[Batch], Mapping[str, Any]]
 SAMPLE = Path(__file__).parent / "sample" / "recipes.jsonl"
 TEMPLATES = (
     "Create a recipe: {text}",
@@ -49,15 +50,15 @@ class RecipesTask(DerivedTask):
     Args:
         base: the task below, which writes texts for texts.
         judge: metric that tells the quality of a recipe where the data does not.
-        judged: how many samples of a split are written for metrics that judge texts, the first ones: to write takes far
-            longer than to measure a loss. Every sample if none.
+        judged: how many samples of a split are written for metrics that judge texts, the first ones, by the model and
+            by baselines alike: to write takes far longer than to measure a loss. Every sample if none.
     """
 
     predicts = frozenset({"texts", "references", "inputs"})
 
     def __init__(self, base: BaseTask = BASE, judge: str = "recipe-quality", judged: PositiveInt | None = 64) -> None:
         super().__init__(base)
-        self.judged, self._left = judged, judged
+        self.judged = judged
         found = built("metric", judge)
         if not all(callable(getattr(found, power, None)) for power in ("scores", "counts")):
             raise UsageError(
@@ -75,7 +76,7 @@ class RecipesTask(DerivedTask):
             **self.base.defaults,
             "loss.use": "cross-entropy",
             "loss.label_smoothing": SMOOTHING,
-            "metric": ["perplexity", "recipe-quality", "text-overlap"],
+            "metric": [*self.base.defaults["metric"], "recipe-quality", "text-overlap"],
             "augmenter": ["recipe-text"],
             "callback": ["sample-outputs", "quality-threshold", CURRICULUM, "gradient-noise"],
         }
@@ -92,19 +93,33 @@ class RecipesTask(DerivedTask):
         if hasattr(self.base, "on_run_start"):
             self.base.on_run_start(run)
 
-    @hookimpl
-    def before_evaluation(self) -> None:
-        """Begin to count the samples that are written."""
-        self._left = self.judged
-
     def predict(self, model: nn.Module, batch: Batch, outputs: Outputs) -> Mapping[str, Any]:
         """Return the recipes that the model writes, with references and inputs: of the first `judged` samples."""
-        size = len(batch["input_ids"])
-        count = size if self._left is None else min(self._left, size)
-        self._left = None if self._left is None else self._left - count
-        kept = {name: values[:count] for name, values in batch.items()}
-        texts = self.base.predict(model, kept, outputs)["texts"] if count else []
+        kept = {name: values[: self._judged_of(batch)] for name, values in batch.items()}
+        texts = self.base.predict(model, kept, outputs)["texts"] if kept["inputs"] else []
         return {"texts": texts, "references": kept["references"], "inputs": kept["inputs"]}
+
+    def baselines(self) -> Mapping[str, Baseline]:
+        """Return those of the task below; of what they write the same samples are judged as of the model."""
+        return {name: self._judged_alike(predict) for name, predict in self.base.baselines().items()}
+
+    def _judged_alike(self, predict: Baseline) -> Baseline:
+        def judged(batch: Batch) -> Mapping[str, Any]:
+            found = dict(predict(batch))
+            if "texts" in found:
+                found |= {name: batch[name] for name in ("references", "inputs")}
+                found |= {name: found[name][: self._judged_of(batch)] for name in self.predicts}
+            return found
+
+        return judged
+
+    def _judged_of(self, batch: Batch) -> int:
+        """Return how many samples of a batch are among the judged ones; they come in order."""
+        size = len(batch["inputs"])
+        if self.judged is None:
+            return size
+        numbers = batch[SAMPLE_ID].tolist() if SAMPLE_ID in batch else range(size)
+        return sum(number < self.judged for number in numbers)
 
 
 def embedded() -> Iterator[Mapping[str, Any]]:

@@ -317,7 +317,7 @@ def test_baselines_are_the_most_frequent_the_copy_and_frequencies(ready):
     batch = batch_of(task, splits.train)
     found = {name: predict(batch) for name, predict in task.baselines().items()}
     assert found["copy"]["texts"] == batch["inputs"]
-    targets = [target for _, target in splits.train.texts()]
+    targets = [sample["target"] for sample in splits.train.__getitems__([*range(len(splits.train))])]
     assert set(found["most-frequent"]["texts"]) == {max(targets, key=targets.count)}
     logits = found["token-frequencies"]["logits"]
     assert logits.shape == (*batch["labels"].shape, 300)

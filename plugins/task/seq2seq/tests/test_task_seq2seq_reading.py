@@ -31,8 +31,12 @@ def read(path, **options):
     return Seq2SeqTask(size="micro", **options).read(path, 0)
 
 
+def texts_of(split):
+    return [(each["input"], each["target"]) for each in split.__getitems__([*range(len(split))])]
+
+
 def texts(splits):
-    return sorted((source, target) for _, split in splits.items() for source, target in split.texts())
+    return sorted(pair for _, split in splits.items() for pair in texts_of(split))
 
 
 def findings(path, **options):
@@ -304,7 +308,7 @@ class TestColumns:
 
 def test_texts_are_longer_the_more_difficult(jsonl):
     splits = read(jsonl(sums(200)))
-    lengths = [len(a) + len(b) for a, b in splits.train.texts()]
+    lengths = [len(a) + len(b) for a, b in texts_of(splits.train)]
     assert splits.train.difficulty.tolist() == lengths
 
 

@@ -242,7 +242,9 @@ class TestBatch:
         assert torch.equal(task.collate([{**sample}])["input_ids"], plain["input_ids"])
 
     def test_rows_are_as_long_as_the_longest_of_them(self, tokens):
-        samples = [{"input": text, "target": text, "encoded": None} for text in ("a", "mix sugar")]
+        samples = [
+            {"input": text, "target": text, "encoded": None, "template": "{text}"} for text in ("a", "mix sugar")
+        ]
         batch = batch_of(samples, tokens, Limits(9, 9), 0, 0)
         longest = len(tokens.encode_one("mix sugar")) + 1
         assert batch["input_ids"].shape == batch["labels"].shape == (2, longest)

@@ -57,7 +57,7 @@ def batch_of(samples: Sequence[Sample], tokens: Tokens, limits: Limits, pad: int
 
     Returns:
         input_ids and attention_mask [B, S], labels [B, T] (-100 pads), decoder_input_ids [B, T], int64; and the texts:
-        inputs, references.
+        inputs, references, and the templates in which was asked.
     """
     rows = [encoded_rows(sample, tokens, limits) for sample in samples]
     ids = padded([row for row, _ in rows], pad)
@@ -70,4 +70,5 @@ def batch_of(samples: Sequence[Sample], tokens: Tokens, limits: Limits, pad: int
         "decoder_input_ids": shifted_right(targets, start, pad),
         "inputs": [sample["input"] for sample in samples],
         "references": [sample["target"] or "" for sample in samples],
+        "templates": [sample["template"] for sample in samples],
     }

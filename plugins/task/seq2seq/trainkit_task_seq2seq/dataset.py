@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
+
+from trainkit.contracts import Batch, Dataset, Drawn, Sample
 
 from .encoding import Encoded, Encodings
 from .flat import Array
@@ -50,7 +52,8 @@ class Corpus:
         ids = None if found is None else found.inputs[template][row]
         labels = None if found is None or found.targets is None else found.targets[row]
         encoded = None if ids is None else Encoded(source, target, ids, labels)
-        return {"id": self.ids[row], "input": source, "target": target, "encoded": encoded}
+        names = {"id": self.ids[row], "template": self.templates[template]}
+        return {**names, "input": source, "target": target, "encoded": encoded}
 
 
 @dataclass
@@ -79,11 +82,6 @@ class Pairs:
         drawn = zip(indices, numbers, strict=True)
         return [self.corpus.sample(int(self.rows[index]), number % count) for index, number in drawn]
 
-    def texts(self) -> Iterator[tuple[str, str | None]]:
-        """Yield input and target of each sample, as they are without a template."""
-        for row in self.rows.tolist():
-            yield self.corpus.inputs[row], None if self.corpus.targets is None else self.corpus.targets[row]
-
     @property
     def ids(self) -> Sequence[str]:
         """Return the name of each sample."""
@@ -108,6 +106,28 @@ class Pairs:
     def lengths(self) -> Array | None:
         """Return the tokens of each sample, input and target; None before there is a tokenizer."""
         return None if self.corpus.encodings is None else self.corpus.encodings.lengths[self.rows]
+
+
+class Asked:
+    """Be the first samples of a dataset, all of them asked in the first template, then all in the next one, and so on.
+
+    Args:
+        dataset: of pairs, or of some that were chosen of such: the number of a draw decides about its template.
+        count: how many samples.
+        templates: how many templates.
+    """
+
+    def __init__(self, dataset: Dataset, count: int, templates: int) -> None:
+        self.dataset, self.count, self.templates = dataset, count, templates
+
+    def __len__(self) -> int:
+        return self.count * self.templates
+
+    def __getitems__(self, indices: list[int]) -> Sequence[Sample] | Batch:
+        if self.templates == 1:
+            return self.dataset.__getitems__(indices)
+        rows, numbers = [index % self.count for index in indices], [index // self.count for index in indices]
+        return cast("Drawn", self.dataset).drawn(rows, numbers)
 
 
 class Chosen(Sequence[str]):

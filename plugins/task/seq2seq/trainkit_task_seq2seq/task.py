@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from .bag import Bag
 from .baselines import Baseline, baselines_of, most_frequent, token_counts
 from .batch import batch_of
 from .cache import Cache, cache_folder
-from .dataset import Corpus, Pairs
+from .dataset import Asked, Corpus, Pairs
 from .embedded import PROMPTS, dates
 from .encoding import Encodings, Limits, columns, encoded
 from .files import PARTS
@@ -48,6 +48,7 @@ LINES = "the tokenizer of task.model takes line breaks for blanks, and has no ro
 CHUNK = 256
 LARGE = 1 << 20
 MOST_COUNTED = 100_000
+AskedIn = Literal["first", "all"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 VocabSize = Annotated[int, Field(ge=300)]
@@ -72,6 +73,7 @@ class Seq2SeqTask:
         max_target: most tokens of a target; what is longer is cut, and counted.
         templates: ways to ask, each with {text} once; training draws one per sample and epoch, the first is the one of
             validation and prediction.
+        asked_in: templates in which samples that are measured are asked: the first, or all, each sample once in each.
         val_share: of the samples for validation, where the data has no such part; by the hash of their targets.
         test_share: the same for a test.
         on_bad_sample: stop at records that cannot be used, or skip them.
@@ -92,14 +94,18 @@ class Seq2SeqTask:
 
     gives = frozenset(
         {
-            "input_ids", "attention_mask", "labels", "decoder_input_ids", "inputs", "references", "logits", "texts",
+            "input_ids", "attention_mask", "labels", "decoder_input_ids", "inputs", "references", "templates",
+            "logits", "texts",
         }
     )  # fmt: skip
     predicts = frozenset({"texts"})
     sample_keys = frozenset({"id", "input", "target", "encoded"})
     adjustable = frozenset(
-        {"do_sample", "temperature", "top_p", "beams", "max_new_tokens", "on_bad_sample", "max_bad_fraction"}
-    )
+        {
+            "asked_in", "do_sample", "temperature", "top_p", "beams", "max_new_tokens", "on_bad_sample",
+            "max_bad_fraction",
+        }
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -113,6 +119,7 @@ class Seq2SeqTask:
         max_input: Annotated[int, Field(ge=8)] = 512,
         max_target: Annotated[int, Field(ge=8)] = 512,
         templates: tuple[str, ...] = (),
+        asked_in: AskedIn = "first",
         val_share: Share = 0.1,
         test_share: Share = 0.0,
         on_bad_sample: BadSamples = "stop",
@@ -132,6 +139,13 @@ class Seq2SeqTask:
         self.origin = Origin(model, download, SIZES[size], vocab_size or SIZES[size].vocab_size, dropout)
         self._limits = Limits(max_input, max_target)
         self.templates = checked(templates)
+        if asked_in == "all" and len(self.templates) == 1:
+            raise UsageError(
+                "task.asked_in = all, and there is one template",
+                why="how much wording matters can be told of several",
+                do="leave it out, or give task.templates more than one",
+            )
+        self.asked_in = asked_in
         self.shares = val_share, test_share
         self.policy = Policy(on_bad_sample, max_bad_fraction)
         self.cache, self.streaming = cache, streaming
@@ -158,7 +172,7 @@ class Seq2SeqTask:
         """Return the settings that this task proposes."""
         return {
             "loss.use": "cross-entropy",
-            "metric": ["perplexity"],
+            "metric": ["perplexity"] + ["template-robustness"] * (self.asked_in == "all"),
             "augmenter": [],
             "callback": ["sample-outputs"],
             "evaluate.monitor": "val/loss",
@@ -353,6 +367,10 @@ class Seq2SeqTask:
         finally:
             self._is_paced = False
 
+    def measured(self, dataset: Dataset, count: int) -> Dataset:
+        """Return the first samples of a split as they are measured: in the first template, or in each one."""
+        return Asked(dataset, count, len(self.templates) if self.asked_in == "all" else 1)
+
     def baselines(self) -> Mapping[str, Baseline]:
         """Return writers that copy, that always write the most frequent target, and token frequencies."""
         return baselines_of(self.frequent, self.counts)
@@ -384,7 +402,7 @@ class Seq2SeqTask:
         reading.judge()
         if not len(corpus):
             raise DataError("there is no record to look at", where=str(data))
-        corpus.templates = self.templates[:1]
+        corpus.templates = self.templates if self.asked_in == "all" else self.templates[:1]
         corpus.encodings = encoded(columns(corpus.inputs, corpus.targets, corpus.templates, self.limits), self._tokens)
         told = corpus.encodings.told(self.limits)
         return Pairs(corpus, np.flatnonzero(parts == 0), [*reading.warnings(), *told])
