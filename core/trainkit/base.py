@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from .errors import CheckpointError, PluginError
-from .storage.basefolder import load_base, recorded_hash, write_base
+from .storage.basefolder import hash_of, load_base, recorded_hash, write_base
 from .storage.filesystem import SYSTEM, FileSystem, disk_error
 
 FOLDER = "base"
@@ -36,6 +36,11 @@ def places_of(model: nn.Module) -> dict[str, Place]:
             do="take an adapter that stores the whole model, as --adapter full",
         )
     return {name: found[name] for name in names}
+
+
+def fingerprint_of(model: nn.Module) -> str:
+    """Return the SHA-256 that the folder of a model would have which an adapter is put on now."""
+    return hash_of(Base(model).weights())
 
 
 class Base:

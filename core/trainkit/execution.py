@@ -34,6 +34,7 @@ from .routine import report_checkpoints
 from .rundir import MetricsFile, RunDirectory, rows
 from .signals import EXIT_CODES, heard
 from .snapshot import restore, restore_weights, saved_state
+from .starting import settle, without_start
 from .storage.strict_json import with_special_numbers
 from .weights import base_files
 
@@ -73,6 +74,7 @@ def start(draft: Draft, request: Request) -> RunResult:
     built = compose(draft, None, request.listeners)
     if draft.settings.lr_find:
         base_rate(built)
+    settle(built)
     for warning in draft.warnings:
         _log.warning("%s", warning)
     out = Path(draft.settings.out) if draft.settings.out else None
@@ -111,6 +113,8 @@ def resume(path: str | Path, request: Request | None = None, world: World = ALON
         stack.enter_context(contextlib.closing(directory))
         config, plan = read_documents(directory)
         apply_neutral(config, request.layers)
+        if Checkpoints(directory.checkpoints, read_only=True).steps():
+            without_start(config)
         join_again(config, request, world, stack)
         draft = restore_draft(config, plan, request.registry, request.live, world)
         check_shares(draft)

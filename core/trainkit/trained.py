@@ -22,6 +22,7 @@ from .resumption import apply_adjustable
 from .rundir import RunDirectory
 from .settings import check_settings
 from .snapshot import restore_weights, saved_state
+from .starting import without_start
 from .tasks import build_task, require
 
 # What only training needs gives way to the defaults: it need not be there to look at a model. Callbacks stay: one may
@@ -110,6 +111,7 @@ def changed_config(
 
     An option that changes may be worth other figures: metrics that the task proposes on its account join the run's.
     """
+    without_start(config)
     for settings in without:
         config.add(layer_of(settings, "evaluation"))
     if device is not None:

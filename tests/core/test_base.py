@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from trainkit.base import Base, places_of
+from trainkit.base import Base, fingerprint_of, places_of
 from trainkit.errors import CheckpointError, PluginError, ResourceError
-from trainkit.storage.basefolder import load_base, recorded_hash, write_base
+from trainkit.storage.basefolder import hash_of, load_base, recorded_hash, write_base
 from trainkit.storage.filesystem import FileSystem
 
 
@@ -95,6 +95,16 @@ def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:
     found = write_base(tmp_path / "base", WEIGHTS, {})
     assert found == hashlib.sha256((tmp_path / "base/model.safetensors").read_bytes()).hexdigest()
     assert found == recorded_hash(tmp_path / "base") == load_base(tmp_path / "base", {"weight": torch.zeros(3)})
+    assert found == hash_of(WEIGHTS)
+
+
+def test_a_model_has_the_fingerprint_that_its_base_will_have(tmp_path: Path) -> None:
+    base = Base(tied())
+    base.keep(tmp_path / "base", dict)
+    assert base.fingerprint == fingerprint_of(tied())
+    with torch.no_grad():
+        (other := tied())[2].bias.add_(1)
+    assert fingerprint_of(other) != base.fingerprint
 
 
 def test_what_a_killed_process_left_is_written_over(tmp_path: Path) -> None:

@@ -118,6 +118,49 @@ def test_a_run_without_a_checkpoint_yet_begins_anew_on_its_base(tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in other)
 
 
+def from_start(checkpoint):
+    return {"adapter": "lora", "optimizer.lr": 0.01, "adapter.start": str(checkpoint)}
+
+
+def test_a_run_from_an_adapter_resumes_to_the_bit(tmp_path):
+    start(asked(tmp_path / "first"))
+    settings = from_start(newest(tmp_path / "first"))
+    straight = assert_resumes(tmp_path, list, [3, 7], settings, stages=[Stage(epochs=2)])
+    begun, first = (load_file(newest(out) / FILE) for out in (straight, tmp_path / "first"))
+    assert {name: tensor.shape for name, tensor in begun.items()} == {n: tensor.shape for n, tensor in first.items()}
+    assert not any(torch.equal(begun[name], first[name]) for name in first)
+
+
+def test_a_run_that_has_no_checkpoint_begins_with_its_start_again(tmp_path):
+    start(asked(tmp_path / "first"))
+    settings = from_start(newest(tmp_path / "first"))
+    stopped = asked(tmp_path / "run", settings)
+    start(Request(stopped.layers, stopped.live, stopped.registry, [("stop", StopAt(2))], report=stopped.report))
+    shutil.rmtree(newest(tmp_path / "run"))
+    fresh = asked(tmp_path / "run", settings)
+    resume(tmp_path / "run", Request((), fresh.live, fresh.registry, report=fresh.report))
+    start(asked(tmp_path / "straight", settings))
+    one, other = (load_file(newest(tmp_path / name) / FILE) for name in ("run", "straight"))
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_a_range_test_of_rates_begins_with_the_start_too(tmp_path):
+    start(asked(tmp_path / "first"))
+    adapters = []
+
+    class Watch:
+        @hookimpl
+        def on_run_start(self, run):
+            adapters.append({n: t.detach().clone() for n, t in run.components["adapter"].weights(run.model).items()})
+
+    settings = from_start(newest(tmp_path / "first")) | {"lr_find": True}
+    request = asked(tmp_path / "run", settings)
+    start(Request(request.layers, request.live, request.registry, [("watch", Watch())], report=lambda line: None))
+    first = load_file(newest(tmp_path / "first") / FILE)
+    assert adapters
+    assert all(torch.equal(found[name], first[name]) for found in adapters for name in first)
+
+
 def quiet(request):
     return Request((), request.live, request.registry, report=request.report)
 

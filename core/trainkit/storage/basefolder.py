@@ -54,6 +54,14 @@ def write_base(
     return hashed.hexdigest()
 
 
+def hash_of(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 that weights have in a folder, without writing them."""
+    hashed = hashlib.sha256()
+    for part in tensorfile.content_of(tensors):
+        hashed.update(part)
+    return hashed.hexdigest()
+
+
 def recorded_hash(folder: Path) -> str:
     """Return the SHA-256 that the weights of a folder had when they were written.
 

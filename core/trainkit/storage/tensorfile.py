@@ -100,6 +100,16 @@ def layout(tensors: Mapping[str, Tensor]) -> tuple[bytes, list[Tensor]]:
     return struct.pack("<Q", len(text)) + text, [tensors[name] for name in order]
 
 
+def content_of(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
+    """Return the content of the file that holds the tensors, part by part.
+
+    Raises:
+        RunFailed: a tensor cannot be stored; at once, before the first part is asked for.
+    """
+    head, ordered = layout(tensors)
+    return chain([memoryview(head)], (_bytes_of(tensor) for tensor in ordered if tensor.numel()))
+
+
 def write(
     path: Path,
     tensors: Mapping[str, Tensor],
@@ -114,15 +124,15 @@ def write(
         files: the file system.
         heard: told of each part of the content, as by another hash.
     """
-    head, ordered = layout(tensors)
+    parts = content_of(tensors)
 
-    def parts() -> Iterator[memoryview]:
-        for part in chain([memoryview(head)], (_bytes_of(tensor) for tensor in ordered if tensor.numel())):
+    def told() -> Iterator[memoryview]:
+        for part in parts:
             if heard is not None:
                 heard(part)
             yield part
 
-    return write_file(files, path, parts())
+    return write_file(files, path, told())
 
 
 def read(path: Path, content: mmap.mmap | None = None) -> dict[str, Tensor]:

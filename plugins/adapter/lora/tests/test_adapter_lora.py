@@ -146,6 +146,11 @@ def test_named_targets():
     model = Model("q", "v", "frequency")
     assert len(chosen_layers(model, ("q",))) == 2
     assert list(chosen_layers(model, ("1.q", "head"))) == ["blocks.1.q", "head"]
+    assert list(chosen_layers(model, ("blocks.*.q", "h??d"))) == ["blocks.0.q", "blocks.1.q", "head"]
+    assert list(chosen_layers(model, ("blocks.[1-9].*",))) == ["blocks.1.q", "blocks.1.v", "blocks.1.frequency"]
+    with pytest.raises(UsageError, match=r"no linear layer of the model is named 'decoder\.\*\.q'") as caught:
+        chosen_layers(model, ("decoder.*.q",))
+    assert "the first of them is blocks.0.q" in str(caught.value)
     with pytest.raises(UsageError, match="no linear layer of the model is named 'k_proj'") as caught:
         chosen_layers(model, ("k_proj",))
     assert "q, v, frequency, head" in str(caught.value)

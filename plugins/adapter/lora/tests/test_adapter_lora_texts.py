@@ -110,3 +110,28 @@ def test_a_whole_checkpoint_loads_and_so_does_its_export(tmp_path):
     # transformers 5 has no pipeline "text2text-generation" any more; generate is what it stood on.
     assert "text2text-generation" not in transformers.pipelines.PIPELINE_REGISTRY.get_supported_tasks()
     assert loaded(tmp_path / "out").generate(input_ids=given["input_ids"], max_new_tokens=4).shape[0] == 2
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("targets", "below"), [(["q", "v"], True), (["decoder.*.q", "decoder.*.v"], False)])
+def test_nothing_is_kept_of_an_encoder_below_the_first_adapter(tmp_path, targets, below, checkpointing):
+    seen = []
+
+    class Watch:
+        @trainkit.hookimpl
+        def on_run_start(self, run):
+            encoder = run.model.get_encoder()
+            encoder.register_forward_hook(lambda _model, _inputs, found: seen.append((run.model.training, found[0])))
+
+    settings = {"task.size": "micro", "loop.max_steps": 1, "loop.batch_size": 4, "device": "cpu", "threads": 1}
+    settings |= {"adapter.targets": targets, "loop.gradient_checkpointing": checkpointing, "evaluate.final": False}
+    result = trainkit.run(
+        task="seq2seq",
+        adapter="lora",
+        strategy="baseline",
+        callback=["no:tensorboard", "no:sample-outputs"],
+        listeners=[("watch", Watch())],
+        settings={**settings, "out": str(tmp_path / "run")},
+    )
+    assert {hidden.requires_grad for training, hidden in seen if training} == {below}
+    assert result.summary["summaries"]["adapter"]["unlearned"] == []

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import nn
 from trainkit import UsageError, hookimpl
+from trainkit.tomltext import show
 
 from .layer import LoRALinear, scaling_of
 from .peftfiles import CONFIG_FILE, WEIGHTS_FILE, config_text, named_weights
-from .targets import chosen_layers, endings_of, ends_with
+from .start import FORM, WHERE, Start, check_base, read_start
+from .targets import chosen_layers, endings_of, ends_with, linear_layers
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+DEFAULTS: Mapping[str, Any] = {"r": 16, "alpha": 32.0, "rslora": False, "dora": False}
 
 _log = logging.getLogger(__name__)
 
@@ -32,15 +36,20 @@ class LoRA:
     No gradient is computed below the first adapted layer, nor for a weight that stays; it is computed for what flows
     through the layers above. Dropout of frozen layers stays on, as in training without an adapter.
 
+    With `start` it begins as another adapter ended, and rank, strength and layers are those of that one.
+
     Args:
-        r: rank of the change.
-        alpha: its strength; s is alpha / r.
+        r: rank of the change; 16, or that of `start`.
+        alpha: its strength, s is alpha / r; 32, or that of `start`.
         dropout: share of the inputs of A that is dropped.
-        targets: endings of the names of the linear layers, as q and v; if not given, those of query and value in
-            attention, where these have no known names all linear layers of attention, without attention all.
+        targets: endings of the names of the linear layers, as q and v, or patterns, as decoder.*.q; if not given, those
+            of query and value in attention, where these have no known names all linear layers of attention, without
+            attention all.
         modules_to_save: endings of the names of modules that learn whole, as a head that is new.
-        rslora: take s = alpha / sqrt(r), for larger ranks.
-        dora: learn the lengths of the rows of W besides.
+        rslora: take s = alpha / sqrt(r), for larger ranks; no, or as `start` does.
+        dora: learn the lengths of the rows of W besides; no, or as `start` does.
+        start: folder of an adapter to begin with, of peft or a checkpoint of trainkit.
+        base: name of the base in the files of `start`, where the same weights are called otherwise here.
 
     Source: Hu et al. 2021, arXiv 2106.09685 [paper]; rsLoRA arXiv 2312.03732 [paper]; DoRA arXiv 2402.09353 [paper].
     """
@@ -49,28 +58,41 @@ class LoRA:
 
     def __init__(
         self,
-        r: PositiveInt = 16,
-        alpha: PositiveFloat = 32.0,
+        r: PositiveInt | None = None,
+        alpha: PositiveFloat | None = None,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1,
         targets: tuple[str, ...] = (),
         modules_to_save: tuple[str, ...] = (),
-        rslora: bool = False,
-        dora: bool = False,
+        rslora: bool | None = None,
+        dora: bool | None = None,
+        start: str | None = None,
+        base: str | None = None,
     ) -> None:
-        self.r, self.alpha, self.dropout = r, alpha, dropout
+        self.given = {"r": r, "alpha": alpha, "rslora": rslora, "dora": dora}
+        self.dropout, self.start, self.base = dropout, start, base
         self.targets, self.modules_to_save = tuple(targets), tuple(modules_to_save)
-        self.rslora, self.dora = rslora, dora
+        self._take(DEFAULTS)
+        self._settled: dict[str, Any] = {}
         self._layers: dict[str, LoRALinear] = {}
         self._modules: dict[str, nn.Module] = {}
         self._parameters = 0
+
+    def _take(self, form: Mapping[str, Any]) -> None:
+        """Take a form, but for what was given."""
+        taken = {name: form[name] if value is None else value for name, value in self.given.items()}
+        self.r, self.alpha, self.rslora, self.dora = (taken[name] for name in FORM)
 
     def __call__(self, model: nn.Module) -> nn.Module:
         """Return the model itself, its chosen layers replaced, nothing else learning."""
         if any(isinstance(module, LoRALinear) for module in model.modules()):
             raise UsageError("this model has an adapter of lora already", do="give it a model without one")
+        start = None if self.start is None else read_start(self.start)
+        if start is not None:
+            check_base(start, model, self.base)
+            self._agree(start)
         self._parameters = sum(parameter.numel() for parameter in model.parameters())
         self._modules = self._whole(model)
-        chosen = chosen_layers(model, self.targets)
+        chosen = chosen_layers(model, self.targets) if start is None else started_layers(model, start, self.targets)
         inside = tuple(f"{name}." for name in self._modules)
         chosen = {n: layer for n, layer in chosen.items() if n not in self._modules and not n.startswith(inside)}
         model.requires_grad_(False)
@@ -83,7 +105,24 @@ class LoRA:
         for module in self._modules.values():
             for parameter in module.parameters():
                 parameter.requires_grad_(parameter.is_floating_point())
+        if start is not None:
+            start.fill(self.weights(model))
+            targets = endings_of(model, list(self._layers))
+            self._settled = {**start.form, "targets": targets, "modules_to_save": list(self.modules_to_save)}
         return model
+
+    def _agree(self, start: Start) -> None:
+        """Take the form of an adapter to start from; raise UsageError where something else was asked for."""
+        given: dict[str, Any] = {**self.given, "modules_to_save": self.modules_to_save or None}
+        for name, theirs in {**start.form, "modules_to_save": start.modules}.items():
+            if given[name] is not None and given[name] != theirs:
+                raise differs(name, given[name], theirs, start)
+        self.modules_to_save = start.modules
+        self._take(start.form)
+
+    def settled(self) -> dict[str, Any]:
+        """Return the options that followed from `start`: with these, and without it, the same layers are made."""
+        return self._settled
 
     def _whole(self, model: nn.Module) -> dict[str, nn.Module]:
         found = {}
@@ -153,6 +192,38 @@ class LoRA:
             "modules_to_save": list(self._modules),
             "unlearned": self._unlearned(),
         }
+
+
+def started_layers(model: nn.Module, start: Start, targets: Sequence[str]) -> dict[str, nn.Linear]:
+    """Return the layers of a model beside which an adapter has matrices.
+
+    Args:
+        model: without an adapter.
+        start: the adapter.
+        targets: those that were asked for; they must mean the same layers.
+
+    Raises:
+        UsageError: the model has no such linear layers, or others were asked for.
+    """
+    layers = linear_layers(model)
+    if unknown := [name for name in start.layers if name not in layers]:
+        raise start.unfit(f"the model has no linear layer {', '.join(unknown[:3])}")
+    if targets and set(chosen_layers(model, targets)) != set(start.layers):
+        raise differs("targets", list(targets), start.layers, start)
+    return {name: layers[name] for name in start.layers}
+
+
+def differs(option: str, mine: Any, theirs: Any, start: Start) -> UsageError:
+    """Return the error for an option that says otherwise than the adapter to start from."""
+    if isinstance(theirs, list | tuple):
+        has = ", ".join(theirs[:4]) + (f" and {len(theirs) - 4} more" if len(theirs) > 4 else "") or "nothing"
+    else:
+        has = show(theirs)
+    return UsageError(
+        f"adapter.{option} is {show(mine)}, the adapter to start from has {has}",
+        where=f"{WHERE} = {start.folder}",
+        do=f"leave adapter.{option} out, or {WHERE}",
+    )
 
 
 def layers_of(model: nn.Module) -> dict[str, LoRALinear]:

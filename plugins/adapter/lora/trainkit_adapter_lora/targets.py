@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 from torch import nn
 from trainkit import UsageError
@@ -15,6 +16,14 @@ FAMILIES = (("q", "v"), ("q_proj", "v_proj"), ("query", "value"))
 def ends_with(name: str, ending: str) -> bool:
     """Return whether a dotted name ends with these parts: q of encoder.block.0.q, not of encoder.freq."""
     return name == ending or name.endswith(f".{ending}")
+
+
+def is_meant(name: str, target: str) -> bool:
+    """Return whether a target means a layer: as the ending of its name, or as a pattern for the whole of it.
+
+    A pattern is what has one of the signs * ? [ in it, as decoder.*.q, and is matched as those of a stage are.
+    """
+    return fnmatchcase(name, target) if any(sign in target for sign in "*?[") else ends_with(name, target)
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
@@ -48,7 +57,7 @@ def _shared_weights(model: nn.Module) -> set[int]:
 
 
 def chosen_layers(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Linear]:
-    """Return the layers with these endings of names; without any, those of query and value in attention.
+    """Return the layers that the targets mean; without any, those of query and value in attention.
 
     Where these have no names that are known, all linear layers inside of modules that are called an attention are
     taken, and in a model without one all linear layers.
@@ -81,15 +90,16 @@ def chosen_layers(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Line
 
 def _named(layers: dict[str, nn.Linear], targets: Sequence[str]) -> dict[str, nn.Linear]:
     for target in targets:
-        if not any(ends_with(name, target) for name in layers):
+        if not any(is_meant(name, target) for name in layers):
             endings = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in layers)) or "none"
+            first = f"; the first of them is {next(iter(layers))}" if layers else ""
             raise UsageError(
                 f"no linear layer of the model is named '{target}'",
                 where="adapter.targets",
-                why=f"linear layers end with: {endings}",
+                why=f"linear layers end with: {endings}{first}",
                 do="name some of these, or leave adapter.targets out",
             )
-    return {name: layer for name, layer in layers.items() if any(ends_with(name, target) for target in targets)}
+    return {name: layer for name, layer in layers.items() if any(is_meant(name, target) for target in targets)}
 
 
 def endings_of(model: nn.Module, chosen: Sequence[str]) -> list[str]:
