@@ -137,6 +137,10 @@ def _apply_model_settings(model: nn.Module, settings: RunSettings) -> None:
                 do="leave the setting out, or take a smaller loop.batch_size with loop.accumulate",
             )
         enable()
+        # transformers lets the embeddings ask for a gradient, which only reentrant checkpoints need: with adapters in
+        # the decoder alone, all of the encoder would be computed backwards for nothing.
+        if (spare := getattr(model, "disable_input_require_grads", None)) is not None:
+            spare()
     if settings.loop.compile:
         model.compile()
     model.train()
