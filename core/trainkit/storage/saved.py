@@ -18,6 +18,28 @@ from .filesystem import map_file, read_file
 from .together import together
 
 
+def verified(path: Path, size: int, digest: str) -> mmap.mmap | None:
+    """Return the content of a file, None for an empty one, if it is what a manifest says.
+
+    Args:
+        path: the file.
+        size: in bytes.
+        digest: xxh3_128 as hexadecimal digits.
+
+    Raises:
+        CheckpointError: the file is missing, irregular or changed; the message names it.
+    """
+    content = map_file(path)
+    found = len(content) if content is not None else 0
+    if found != size:
+        why = f"it has {found:,} bytes, not {size:,}"
+    elif xxhash.xxh3_128_hexdigest(content or b"") != digest:
+        why = "its content is not what was written"
+    else:
+        return content
+    raise CheckpointError("a checkpoint's file is damaged", where=str(path), why=why)
+
+
 class Checkpoint:
     """Read a checkpoint. Everything in its folder is taken for data that anybody may have changed.
 
@@ -66,19 +88,10 @@ class Checkpoint:
         together(self._verify_file, sorted(self.files, key=lambda name: -self.files[name][0]))
 
     def _verify_file(self, name: str) -> None:
-        path, (size, digest) = self.path / name, self.files[name]
-        content = map_file(path)
-        found = len(content) if content is not None else 0
-        if found != size:
-            why = f"it has {found:,} bytes, not {size:,}"
-        elif xxhash.xxh3_128_hexdigest(content or b"") != digest:
-            why = "its content is not what was written"
-        else:
-            # What was hashed is what gets loaded, and its pages are mapped already.
-            if content is not None and name.endswith(".safetensors"):
-                self._verified[name] = content
-            return
-        raise CheckpointError("a checkpoint's file is damaged", where=str(path), why=why)
+        content = verified(self.path / name, *self.files[name])
+        # What was hashed is what gets loaded, and its pages are mapped already.
+        if content is not None and name.endswith(".safetensors"):
+            self._verified[name] = content
 
     def _member(self, file: str) -> Path:
         if file not in self.files:

@@ -270,6 +270,16 @@ def test_a_run_begins_with_a_checkpoint_and_resumes_to_the_bit_without_it(first,
     assert (config["r"], config["lora_alpha"], config["target_modules"]) == (4, 32.0, ["q", "wo"])
 
 
+def test_a_checkpoint_that_changed_since_is_refused(first, tmp_path):
+    shutil.copytree(first / "checkpoints/checkpoint-6", tmp_path / "copy")
+    path = tmp_path / "copy/adapter_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(UsageError, match="its content is not what was written"):
+        LoRA(start=str(tmp_path / "copy"))(loaded(first / "base"))
+
+
 def test_the_first_step_is_that_of_the_adapter(first, tmp_path):
     class Watch:
         @trainkit.hookimpl

@@ -18,6 +18,7 @@ from trainkit.storage import strict_json, tensorfile
 from trainkit.storage.filesystem import read_file
 from trainkit.storage.manifest import NAME as MANIFEST
 from trainkit.storage.manifest import Manifest
+from trainkit.storage.saved import verified
 
 from .peftfiles import CONFIG_FILE, PREFIX, WEIGHTS_FILE
 
@@ -115,8 +116,10 @@ def read_start(name: str) -> Start:
     _check_folder(folder)
     fields = _fields(folder)
     try:
-        tensors = tensorfile.read(folder / WEIGHTS_FILE)
         manifest = Manifest.read(folder) if (folder / MANIFEST).is_file() else None
+        written = None if manifest is None else manifest.files.get(WEIGHTS_FILE)
+        content = None if written is None else verified(folder / WEIGHTS_FILE, *written)
+        tensors = tensorfile.read(folder / WEIGHTS_FILE, content)
     except CheckpointError as error:
         raise refused(folder, error.why or error.what, "put a copy back") from error
     return Start(
