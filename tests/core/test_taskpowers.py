@@ -9,6 +9,7 @@ import pytest
 import torch
 from trainkit.component import Component
 from trainkit.contracts import Finding, Panel
+from trainkit.folds.subset import Subset
 from trainkit.testing import NotChecked, TaskConformance
 from trainkit.testing.tiny import TinyData, TinyTask
 from trainkit.testing.tinyfiles import write_sequences
@@ -21,6 +22,7 @@ POWERS = [
     "test_refuses_inputs_that_are_not_there",
     "test_reads_inputs_without_its_data",
     "test_answers_follow_from_state_and_seed",
+    "test_measures_whole_samples",
     "test_answers_prompts_without_its_data",
     "test_streams_what_it_answers",
     "test_shows_its_samples",
@@ -165,6 +167,11 @@ class Rough(TinyTask):
         return super().picture(sample)
 
 
+class Uneven(TinyTask):
+    def measured(self, dataset, count):
+        return Subset([dataset], [(0, i) for i in [*range(count), *range(count - 1)]])
+
+
 class Grey(TinyTask):
     def picture(self, sample):
         return super().picture(sample)[..., 0]
@@ -189,6 +196,7 @@ ANSWERS = ["test_reads_inputs_without_its_data", "test_answers_follow_from_state
         (Garish, ANSWERS),
         (Short, ANSWERS),
         (Rough, ["test_answers_follow_from_state_and_seed", "test_shows_its_samples"]),
+        (Uneven, ["test_measures_whole_samples"]),
         (Grey, [*ANSWERS, "test_shows_its_samples"]),
     ],
     ids=lambda value: getattr(value, "__name__", None),

@@ -23,6 +23,7 @@ from trainkit.contracts import (
     Folds,
     Inspection,
     Inspects,
+    Measures,
     Panel,
     Pictures,
     Prompts,
@@ -219,6 +220,21 @@ class TaskPowers(ComponentConformance):
             check_answers(self.answered(task, self.model(task), samples), len(samples))
         after = self.answered(task, self.model(task), samples)
         assert [dict(answer.files) for answer in after] == [dict(answer.files) for answer in before]
+
+    def test_measures_whole_samples(self) -> None:
+        """What is measured of the first samples of a split makes batches, and each counts as often as the others."""
+        if not self.has(Measures):
+            return
+        task, splits = self.read()
+        assert splits.val is not None
+        for count in (1, min(FEW, len(splits.val))):
+            dataset = task.measured(splits.val, count)
+            assert len(dataset) > 0
+            assert len(dataset) % count == 0, f"of {count} samples {len(dataset)} are measured"
+            items = dataset.__getitems__([*range(len(dataset))])
+            batch = items if isinstance(items, Mapping) else task.collate(items)
+            rows = {name: len(value) for name, value in batch.items() if isinstance(value, torch.Tensor)}
+            assert set(rows.values()) == {len(dataset)}, rows
 
     def test_shows_its_samples(self) -> None:
         """A sample's picture is [H, W, 3] of bytes, the same each time, and the sample stays as it is."""
