@@ -103,6 +103,16 @@ def test_perplexities_beyond_numbers_have_a_ratio():
     assert found["robustness"] == pytest.approx(math.exp(-1))
 
 
+def test_a_template_that_is_no_number_leaves_the_others_whole():
+    logits = logits_of([[0.5], [0.5]])
+    logits[1] = math.nan
+    metric = TemplateRobustness()
+    metric.update(logits, labels_of([1, 1], 1), [ASK, TELL])
+    found = metric.compute()
+    assert found["perplexity/Ask: {text}"] == pytest.approx(2.0)
+    assert all(math.isnan(found[name]) for name in ("robustness", "perplexity", "perplexity/Tell_say: {text}"))
+
+
 def test_what_is_no_number_stays_none():
     assert math.isnan(robustness_of([1.0, math.nan]))
     assert math.isnan(robustness_of([math.nan, 1.0]))

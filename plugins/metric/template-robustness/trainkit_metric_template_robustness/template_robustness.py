@@ -93,7 +93,8 @@ class TemplateRobustness(SumMetric):
         nats, tokens = likelihoods(logits, labels)
         for template in dict.fromkeys(templates):
             rows = torch.tensor([each == template for each in templates], device=nats.device)
-            amounts = {NATS: nats[rows].sum(), TOKENS: tokens[rows].sum(), SAMPLES: rows.sum()}
+            # An index by a mask would wait for the device.
+            amounts = {NATS: nats.where(rows, 0).sum(), TOKENS: tokens.where(rows, 0).sum(), SAMPLES: rows.sum()}
             self.add(**{f"{name}/{template}": amount for name, amount in amounts.items()})
 
     def compute(self) -> dict[str, float]:
