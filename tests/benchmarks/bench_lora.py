@@ -96,12 +96,23 @@ def by_peft() -> tuple[Step, torch.optim.Optimizer]:
 
 
 def make_run(adapter: str) -> Run:
-    """Return a run of trainkit at its beginning."""
+    """Return a run of trainkit on the one batch."""
 
     def splits() -> Splits:
         return Splits(TensorData(make_batch()), source="random tokens")
 
-    task = TextTask(splits, make_model, "input_ids", "decoder_input_ids", "labels", "logits")
+    return begun(TextTask(splits, make_model, "input_ids", "decoder_input_ids", "labels", "logits"), adapter, BATCH)
+
+
+def begun(task: BareTask, adapter: str, batch_size: int, **options: Any) -> Run:
+    """Return a run of trainkit at its beginning.
+
+    Args:
+        task: what it trains.
+        adapter: by its name.
+        batch_size: samples in a batch.
+        options: of the adapter.
+    """
     settings = {
         "task": "live:task",
         "strategy": "baseline",
@@ -109,7 +120,8 @@ def make_run(adapter: str) -> Run:
         "optimizer": "adamw",
         "optimizer.lr": RATE,
         "adapter": adapter,
-        "loop.batch_size": BATCH,
+        **{f"adapter.{name}": value for name, value in options.items()},
+        "loop.batch_size": batch_size,
         "device": "cpu",
         "threads": torch.get_num_threads(),
         # It sets what the environment asks of the allocator anew.
