@@ -49,7 +49,14 @@ def test_ranks_are_shares_and_ties_go_to_the_first():
 
 
 def test_stage_of_the_run():
-    assert [stage_of(progress, (0.2, 0.5)) for progress in (0, 0.19, 0.2, 0.49, 0.5, 0.9)] == [0, 0, 1, 1, 2, 2]
+    assert [stage_of(epoch, 100, (0.2, 0.5)) for epoch in (0, 19, 20, 49, 50, 90)] == [0, 0, 1, 1, 2, 2]
+
+
+def test_stages_end_by_their_latest_epochs_in_long_runs_and_by_shares_in_short_ones():
+    shares, latest = (1 / 3, 2 / 3), (2, 4)
+    assert [stage_of(epoch, 6, shares, latest) for epoch in range(6)] == [0, 0, 1, 1, 2, 2]
+    assert [stage_of(epoch, 60, shares, latest) for epoch in (0, 1, 2, 3, 4, 20, 59)] == [0, 0, 1, 1, 2, 2, 2]
+    assert [stage_of(epoch, 3, shares, latest) for epoch in range(3)] == [0, 1, 2]
 
 
 def test_fewer_than_a_batch_are_made_up_by_the_easiest():
@@ -135,6 +142,8 @@ def test_data_without_difficulty_is_refused_before_anything_is_written(tmp_path)
         ({"bars": (0.5,), "ends": (0.2, 0.5)}, "an end for each bar"),
         ({"bars": (0.5, 0.4)}, "must ascend"),
         ({"ends": (0.5, 0.5)}, "must ascend"),
+        ({"latest": (4, 2)}, "must ascend"),
+        ({"latest": (4,)}, "each end of a curriculum has a latest epoch"),
         ({"bars": (5, 15)}, "bars by rank are shares"),
     ],
 )

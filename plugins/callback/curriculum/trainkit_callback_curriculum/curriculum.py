@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 from trainkit import UsageError, hookimpl
 from trainkit.narrowing import Epoch, Indices, admitted_by, epoch_of
 
@@ -45,9 +45,17 @@ def ranks(difficulty: Sequence[float]) -> Numbers:
     return found / len(difficulty)
 
 
-def stage_of(progress: float, ends: Sequence[float]) -> int:
-    """Return the number of the stage at this share of the run: how many ends lie behind."""
-    return sum(progress >= end for end in ends)
+def stage_of(epoch: int, total: int, ends: Sequence[float], latest: Sequence[int] = ()) -> int:
+    """Return the number of an epoch's stage: how many ends lie behind.
+
+    Args:
+        epoch: epochs before it.
+        total: epochs of the run.
+        ends: of the stages, as shares of the run.
+        latest: the same in epochs; of both the earlier one counts.
+    """
+    by_share = sum(epoch / total >= end for end in ends)
+    return max(by_share, sum(epoch >= end for end in latest))
 
 
 def easiest(indices: Indices, measure: Numbers, bar: float, least: int) -> Indices:
@@ -74,6 +82,7 @@ class Curriculum:
         until: competence: the share of the run's epochs after which all samples are admitted.
         bars: staged: the bar of each stage, ascending.
         ends: staged: the share of the run's epochs at which each of these stages ends, ascending.
+        latest: staged: the epochs after which they end at the latest, in a run of however many, ascending.
         by: staged: whether bars are shares of the samples by rank of difficulty, or difficulties.
 
     Source: Platanios et al. 2019, arXiv 1903.09848 [paper]; time in epochs instead of steps [reading].
@@ -92,6 +101,7 @@ class Curriculum:
         until: Share = 0.5,
         bars: tuple[float, ...] = (0.33, 0.67),
         ends: tuple[Share, ...] = (0.2, 0.5),
+        latest: tuple[PositiveInt, ...] = (),
         by: Literal["rank", "difficulty"] = "rank",
     ) -> None:
         if len(bars) != len(ends) or not bars:
@@ -100,7 +110,13 @@ class Curriculum:
                 where="callback.curriculum.ends",
                 do="as in bars=[0.33, 0.67], ends=[0.2, 0.5]",
             )
-        if any(later <= before for numbers in (bars, ends) for before, later in pairwise(numbers)):
+        if latest and len(latest) != len(ends):
+            raise UsageError(
+                f"each end of a curriculum has a latest epoch, or none has (got {len(latest)} for {len(ends)} ends)",
+                where="callback.curriculum.latest",
+                do="as in ends=[0.33, 0.67], latest=[2, 4]",
+            )
+        if any(later <= before for numbers in (bars, ends, latest) for before, later in pairwise(numbers)):
             raise UsageError("bars and ends of a curriculum must ascend", where="callback.curriculum.bars")
         if by == "rank" and not all(0 < bar <= 1 for bar in bars):
             raise UsageError(
@@ -109,7 +125,7 @@ class Curriculum:
                 do="set by=difficulty if these are difficulties",
             )
         self.mode, self.start, self.power, self.until = mode, start, power, until
-        self.bars, self.ends, self.by = tuple(bars), tuple(ends), by
+        self.bars, self.ends, self.latest, self.by = tuple(bars), tuple(ends), tuple(latest), by
         self._ranked: tuple[Dataset | None, Numbers] = (None, np.empty(0))
         self._has_told = False
 
@@ -117,7 +133,7 @@ class Curriculum:
         """Return up to where samples are admitted in an epoch: a share of ranks, or a difficulty; infinity for all."""
         if self.mode == "competence":
             return competence(epoch.number, self.until * epoch.total, self.start, self.power)
-        return (*self.bars, math.inf)[stage_of(epoch.number / epoch.total, self.ends)]
+        return (*self.bars, math.inf)[stage_of(epoch.number, epoch.total, self.ends, self.latest)]
 
     def admit(self, indices: Indices, train: Dataset, epoch: Epoch) -> Indices:
         """Return the samples that an epoch admits.
