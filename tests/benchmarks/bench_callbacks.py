@@ -50,7 +50,7 @@ def jobs(model: nn.Module) -> dict[str, Callable[[], object]]:
     def noise() -> None:
         for place, weight in enumerate(weights.values()):
             generator.manual_seed(place)
-            add_noise(weight.grad, 1e-3, generator, relative=True)
+            add_noise(weight.grad, 1e-3, generator, "row")
 
     return {
         "step": step,

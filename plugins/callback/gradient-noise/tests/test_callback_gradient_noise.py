@@ -50,7 +50,7 @@ def test_variance_fades_as_published():
     assert [deviation_at(t, 1.0, 0.0) for t in (0, 99)] == [1, 1]
 
 
-@pytest.mark.parametrize(("scale", "factor"), [("absolute", 1.0), ("relative", 4.0)])
+@pytest.mark.parametrize(("scale", "factor"), [("absolute", 1.0), ("relative", 4.0), ("row", 4.0)])
 def test_noise_is_normal_with_that_deviation(scale, factor):
     gradient = torch.full((400, 500), -4.0)
     (noise,) = noised(GradientNoise(scale=scale), fake_run(gradient, step=10))
@@ -62,10 +62,25 @@ def test_noise_is_normal_with_that_deviation(scale, factor):
 
 
 def test_relative_noise_follows_each_tensors_own_size():
-    large, small = noised(GradientNoise(), fake_run(torch.full((20_000,), 100.0), torch.full((20_000,), 1e-3)))
+    large, small = noised(
+        GradientNoise(scale="relative"), fake_run(torch.full((20_000,), 100.0), torch.full((20_000,), 1e-3))
+    )
     assert float(large.std() / small.std()) == pytest.approx(1e5, rel=0.02)
     (none,) = noised(GradientNoise(), fake_run(torch.zeros(7)))
     assert torch.equal(none, torch.zeros(7))
+
+
+def test_noise_of_a_row_follows_the_rows_own_size():
+    gradient = torch.ones(3, 100, 200) * torch.tensor([100.0, 1e-3, 0.0])[:, None, None]
+    (noise,) = noised(GradientNoise(), fake_run(gradient, step=10))
+    large, small, none = noise.unbind()
+    assert float(large.std()) == pytest.approx(100 * math.sqrt(0.0802335), rel=0.02)
+    assert float(small.std()) == pytest.approx(1e-3 * math.sqrt(0.0802335), rel=0.02)
+    assert not none.any()
+    (whole,) = noised(GradientNoise(scale="relative"), fake_run(gradient, step=10))
+    assert float(whole[2].std()) == pytest.approx(100 * math.sqrt(0.0802335 / 3), rel=0.02)
+    (vector,) = noised(GradientNoise(), fake_run(torch.full((20_000,), 4.0), step=10))
+    assert float(vector.std()) == pytest.approx(4 * math.sqrt(0.0802335), rel=0.02)
 
 
 def test_noise_is_a_function_of_seed_step_and_place_alone():
@@ -83,10 +98,10 @@ def test_noise_is_a_function_of_seed_step_and_place_alone():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize("relative", [True, False])
-def test_any_precision(dtype, relative):
-    gradient = torch.ones(10_000, dtype=dtype)
-    add_noise(gradient, 0.5, torch.Generator().manual_seed(1), relative=relative)
+@pytest.mark.parametrize("scale", ["row", "relative", "absolute"])
+def test_any_precision(dtype, scale):
+    gradient = torch.ones(2, 5_000, dtype=dtype)
+    add_noise(gradient, 0.5, torch.Generator().manual_seed(1), scale)
     assert gradient.dtype == dtype
     assert float(gradient.double().std()) == pytest.approx(0.5, rel=0.03)
 

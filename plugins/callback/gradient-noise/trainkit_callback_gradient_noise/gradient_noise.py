@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from trainkit.live import Run
     from trainkit.outline import Course
 
+Scale = Literal["row", "relative", "absolute"]
 TAG = "train/gradient_noise"
 # Noise that is so much longer than the gradient leaves nothing of its direction in a step.
 MOST_OF_CLIP = 10.0
@@ -29,22 +30,25 @@ def deviation_at(step: int, eta: float, gamma: float) -> float:
 
 
 @torch.no_grad()
-def add_noise(gradient: Tensor, deviation: float, generator: torch.Generator, *, relative: bool) -> None:
+def add_noise(gradient: Tensor, deviation: float, generator: torch.Generator, scale: Scale) -> None:
     """Add N(0, deviation^2) to every element in place; nothing is read from the device.
 
     Args:
         gradient: of any shape, on the generator's device; noise for one of low precision is drawn in fp32.
         deviation: of the noise.
         generator: where the noise comes from.
-        relative: measure the deviation in root mean squares of this gradient.
+        scale: what the deviation is measured in: root mean squares of the element's row (all that has the same first
+            index) or of this gradient, or nothing.
     """
     precision = torch.promote_types(gradient.dtype, torch.float32)
     noise = torch.empty_like(gradient, dtype=precision).normal_(generator=generator)
-    if relative:
-        norm = torch.linalg.vector_norm(gradient, dtype=precision)
-        gradient.addcmul_(noise, norm, value=deviation / math.sqrt(max(1, gradient.numel())))
-    else:
+    if scale == "absolute":
         gradient.add_(noise, alpha=deviation)
+        return
+    axes = tuple(range(1, gradient.ndim)) if scale == "row" and gradient.ndim > 1 else None
+    norm = torch.linalg.vector_norm(gradient, dim=axes, keepdim=axes is not None, dtype=precision)
+    elements = gradient.numel() // max(1, norm.numel())
+    gradient.addcmul_(noise, norm, value=deviation / math.sqrt(max(1, elements)))
 
 
 class GradientNoise:
@@ -56,21 +60,24 @@ class GradientNoise:
     parameters of the loss. sigma is logged as train/gradient_noise.
 
     Source: Neelakantan et al. 2015, arXiv 1511.06807. There the noise is absolute, so its norm grows with the root of
-    the number of weights. `relative` [reading] measures it in root mean squares of each gradient instead.
+    the number of weights. `relative` [reading] measures it in root mean squares of each gradient instead, `row` [ours]
+    in those of each row of it: what is seldom seen, as the row of a rare token in a table of embeddings, has a small
+    gradient, in which the noise of the whole table would drown it.
 
     Args:
         eta: variance at the first step; the paper tries 0.01, 0.3 and 1.
         gamma: how fast the variance fades.
-        scale: whether sigma is in root mean squares of each gradient tensor, or absolute.
+        scale: whether sigma is in root mean squares of each row of a gradient, of each gradient, or absolute.
     """
 
     def __init__(
         self,
         eta: PositiveFloat = 0.3,
         gamma: NonNegativeFloat = 0.55,
-        scale: Literal["relative", "absolute"] = "relative",
+        scale: Scale = "row",
     ) -> None:
-        self.eta, self.gamma, self.scale = eta, gamma, scale
+        self.eta, self.gamma = eta, gamma
+        self.scale: Scale = scale
 
     def outline(self, course: Course) -> list[tuple[int, str]]:
         """Return the deviation of the noise at the begin, after a quarter and after half of the steps."""
@@ -92,14 +99,14 @@ class GradientNoise:
     def on_run_start(self, run: Run) -> None:
         """Warn of absolute noise that drowns clipped gradients."""
         clip = run.settings.loop.clip
-        if self.scale == "relative" or clip is None:
+        if self.scale != "absolute" or clip is None:
             return
         count = sum(weight.numel() for weight in run.learnable.values() if weight.requires_grad)
         norm = deviation_at(run.moment.step, self.eta, self.gamma) * math.sqrt(count)
         if norm > MOST_OF_CLIP * clip:
             _log.warning(
                 "gradient-noise: absolute noise on %d weights has a norm of %.3g, and gradients are clipped to %g; "
-                "set callback.gradient-noise.scale=relative, or a smaller eta",
+                "set callback.gradient-noise.scale=row, or a smaller eta",
                 count,
                 norm,
                 clip,
@@ -116,7 +123,7 @@ class GradientNoise:
                 generator.manual_seed(mixed(seed, Purpose.NOISE, step, place))
                 # Of a sharded gradient each rank draws the noise of the whole.
                 gradient = whole(weight.grad)
-                add_noise(gradient, deviation, generator, relative=self.scale == "relative")
+                add_noise(gradient, deviation, generator, self.scale)
                 if gradient is not weight.grad:
                     weight.grad.copy_(like(gradient, weight.grad))
         run.record(TAG, deviation)
