@@ -9,10 +9,11 @@ import torch
 from pydantic import Field
 from torch import nn
 from torch.nn import functional
-from trainkit import LossOutput
+from trainkit import LossOutput, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from trainkit.live import Run
 
 IGNORED_LABEL = -100
 
@@ -53,6 +54,11 @@ def mean_per_sample(losses: Tensor, labels: Tensor) -> Tensor:
     return losses.detach().reshape(len(labels), -1).sum(1) / real.clamp(min=1)
 
 
+def smoothing_at(progress: float, smoothing: float, until: float | None) -> float:
+    """Return the smoothing after a share of the training: it falls in a line to 0 at `until`, or stays."""
+    return smoothing if until is None else smoothing * max(0.0, 1 - progress / until)
+
+
 class CrossEntropy(nn.Module):
     """Measure how well tokens or classes are predicted, in nats per real label.
 
@@ -62,20 +68,38 @@ class CrossEntropy(nn.Module):
 
     Smoothing is a regulariser and is applied in training only [reading]: in evaluation mode the loss is the plain one,
     so that validation losses compare across settings and are not bounded from below by the entropy of the target.
+    A model that was smoothed to the end gives away part of each probability, up to -log(1 - e) nats: `until` lets the
+    smoothing fade, so that the last steps learn the plain likelihood [ours].
 
     Args:
         label_smoothing: share of the target spread evenly over all classes; 0.1 is customary.
+        until: share of the run's steps over which the smoothing falls to 0; it stays if none.
 
     Source: Szegedy et al. 2015, arXiv 1512.00567 [paper].
     """
 
-    def __init__(self, label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0) -> None:
+    def __init__(
+        self,
+        label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        until: Annotated[float, Field(gt=0, le=1)] | None = None,
+    ) -> None:
         super().__init__()
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.until = label_smoothing, until
+        self._smoothing = label_smoothing
+
+    @hookimpl
+    def on_run_start(self, run: Run) -> None:
+        """Smooth as much as where the run stands, at its beginning or resumed."""
+        self._smoothing = smoothing_at(run.moment.progress, self.label_smoothing, self.until)
+
+    @hookimpl
+    def on_step(self, run: Run) -> None:
+        """Smooth less in the next step."""
+        self._smoothing = smoothing_at(run.moment.progress, self.label_smoothing, self.until)
 
     def forward(self, logits: Tensor, labels: Tensor) -> LossOutput:
         """Return the loss of logits [B, ..., V] for labels [B, ...]."""
-        smoothing = self.label_smoothing if self.training else 0.0
+        smoothing = self._smoothing if self.training else 0.0
         losses, likelihoods = cross_entropy(logits, labels, smoothing)
         count = (labels != IGNORED_LABEL).sum()
         total = losses.sum()
@@ -85,4 +109,4 @@ class CrossEntropy(nn.Module):
         )
 
     def extra_repr(self) -> str:
-        return f"label_smoothing={self.label_smoothing}"
+        return f"label_smoothing={self.label_smoothing}, until={self.until}"

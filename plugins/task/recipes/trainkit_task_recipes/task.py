@@ -31,13 +31,14 @@ TEMPLATES = (
 )
 BASE = {"use": "seq2seq", "templates": TEMPLATES}
 PROMPTS = ("Apple pie", "Tomato soup with basil", "Chocolate chip cookies", "Vegetable curry with rice")
-SMOOTHING = 0.1
+SMOOTHING, SMOOTHING_UNTIL = 0.1, 0.5
 CURRICULUM = {
     "use": "curriculum",
     "mode": "staged",
     "by": "difficulty",
     "bars": [1.0, 2.0],
     "ends": [1 / 3, 2 / 3],
+    "latest": [2, 4],
 }
 
 
@@ -76,6 +77,7 @@ class RecipesTask(DerivedTask):
             **self.base.defaults,
             "loss.use": "cross-entropy",
             "loss.label_smoothing": SMOOTHING,
+            "loss.until": SMOOTHING_UNTIL,
             "metric": [*self.base.defaults["metric"], "recipe-quality", "text-overlap"],
             "augmenter": ["recipe-text"],
             "callback": ["sample-outputs", "quality-threshold", CURRICULUM, "gradient-noise"],
