@@ -122,6 +122,7 @@ def settings_of(arm: str, seed: int, options: argparse.Namespace) -> dict[str, A
         **chosen,
         **templates,
         "callback": ["no:sample-outputs", "no:tensorboard", *off],
+        "precision": options.precision,
         "optimizer.use": options.optimizer,
         "optimizer.lr": rate,
         "task.size": options.size,
@@ -198,6 +199,7 @@ def main() -> None:
     parser.add_argument("--vocab-size", type=int, default=4096)
     parser.add_argument("--max-target", type=int, default=128)
     parser.add_argument("--optimizer", default="adafactor")
+    parser.add_argument("--precision", default="bf16")
     parser.add_argument("--rate", type=float, default=0.03, help="where it stays constant")
     parser.add_argument("--peak", type=float, default=0.08, help="where it falls as a cosine")
     parser.add_argument("--batch-size", type=int, default=16)
