@@ -10,6 +10,7 @@ from .plan import Setting, Situation, Stage, admitted, stage_length
 EVALUATIONS_OF_SHORT_RUN = 10
 DRAWS_TO_AUGMENT = 50
 FEW_STEPS, RATE_OF_FEW_STEPS = 5000, 1e-3
+USUAL_OPTIMIZER = "adamw"
 USUAL = {"loop.batch_size": 16, "optimizer.lr": 1e-3}
 
 
@@ -124,6 +125,20 @@ def scaled(situation: Situation, key: str, preset: float) -> float:
 def batch_size_of(situation: Situation, given: int | None, preset: int) -> int:
     """Return the batch size that is given, or that of a preset on the scale of the task."""
     return given or max(1, round(scaled(situation, "loop.batch_size", preset)))
+
+
+def optimizer_of(situation: Situation) -> Setting:
+    """Return the optimizer that the task proposes, or the usual one."""
+    if (own := situation.defaults.get("optimizer.use", USUAL_OPTIMIZER)) != USUAL_OPTIMIZER:
+        return Setting(value=own, reason="the task's own choice")
+    return Setting(value=USUAL_OPTIMIZER, reason="the usual first choice")
+
+
+def usual_rate(situation: Situation, given: float | None, reason: str) -> Setting:
+    """Return the peak learning rate: what is given, or the usual one on the scale of the task."""
+    if given is not None:
+        return Setting(value=given, reason="the rate that was asked for")
+    return Setting(value=scaled(situation, "optimizer.lr", USUAL["optimizer.lr"]), reason=reason)
 
 
 def rate_of(situation: Situation, given: float | None, preset: float, budget: Budget, reason: str) -> Setting:

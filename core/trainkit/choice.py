@@ -1,4 +1,4 @@
-"""What is chosen for the user: the strategy by the number of samples, the scheduler of an optimizer that takes none."""
+"""What is chosen for the user: the strategy by the number of samples, the optimizer of the task, a fitting scheduler."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def choose_strategy(names: Iterable[str], load: Callable[[str], Component], samp
         load: from a name to the component.
         samples: training samples.
     """
-    fitting = []
+    holding = []
     for name in names:
         try:
             target = load(name).target
@@ -30,14 +30,14 @@ def choose_strategy(names: Iterable[str], load: Callable[[str], Component], samp
             # A strategy that nobody named and that does not load is no reason to stop; 'trainkit plugins' shows it.
             continue
         if (span := getattr(target, "samples", None)) is not None and _holds(span, samples):
-            fitting.append((math.inf if span[1] is None else span[1] - span[0], name, span))
-    if not fitting:
+            holding.append((math.inf if span[1] is None else span[1] - span[0], name, span))
+    if not holding:
         return FALLBACK_STRATEGY, f"no installed strategy declares a range that holds {samples:,} training samples"
-    fitting.sort()
-    width, name, span = fitting[0]
-    if len(fitting) > 1 and fitting[1][0] == width:
+    holding.sort()
+    width, name, span = holding[0]
+    if len(holding) > 1 and holding[1][0] == width:
         raise UsageError(
-            f"strategies {name} and {fitting[1][1]} both declare the range {_range_text(span)}",
+            f"strategies {name} and {holding[1][1]} both declare the range {_range_text(span)}",
             do=f"choose one: --strategy {name}",
         )
     return name, f"{samples:,} training samples lie in its range, {_range_text(span)}"
@@ -54,6 +54,22 @@ def named_strategy(named: Value, span: tuple[int, int | None] | None, samples: i
     if span is None or _holds(span, samples) or named.reason:
         return named
     return replace(named, reason=f"meant for {_range_text(span)} training samples, there are {samples:,}")
+
+
+def fitting(proposed: Layer, config: Config) -> Layer:
+    """Return what a task proposes, without its options for an optimizer where another one was named.
+
+    A rate, above all, is worth something for one optimizer alone.
+
+    Args:
+        proposed: by the task.
+        config: what is in force, the user's own settings among it.
+    """
+    key = "optimizer.use"
+    own = proposed.get(key)
+    if own is None or config.origin(key) == "default" or short_name(str(config[key])) == short_name(own.value):
+        return proposed
+    return {name: value for name, value in proposed.items() if not name.startswith("optimizer.")}
 
 
 def leave_rates_alone(config: Config, user: Sequence[Layer]) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from . import engine as engines
 from .baserate import check_can_find
-from .choice import choose_strategy, leave_rates_alone, named_strategy
+from .choice import choose_strategy, fitting, leave_rates_alone, named_strategy
 from .config import Config, Layer, Value, default_layer, layer_of, merged
 from .conformity import asked
 from .contracts import ChecksPlan
@@ -28,6 +28,7 @@ from .randomness import Purpose, seed_torch
 from .ranks.world import ALONE, World
 from .settings import RunSettings, check_settings
 from .stages import PlannedStage, plan_stages, with_overrides
+from .tasks import lacking
 from .techniques import offered
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def make_draft(
     task: Task = task_part.build()
     # What the task and the strategy propose for the task's options is meant for this task, not for the default one.
     below[0]["task.use"] = config.history["task.use"][-1]
-    below.append(layer_of(task.defaults, f"task {config['task.use']}"))
+    below.append(fitting(layer_of(task.defaults, f"task {config['task.use']}"), config))
     config = merged([*below, *user])
     settings = check_settings(config)
     if settings.fold is not None:
@@ -123,13 +124,17 @@ def make_draft(
     if not getattr(probe_optimizer(loader.part("optimizer", config)), "takes_scheduler", True):
         leave_rates_alone(config, user)
     draft = _draft(config, settings, loader, engine, task, splits, situation, plan, model)
-    if isinstance(task, ChecksPlan):
-        with asked(f"task {config['task.use']}", "check the plan"):
-            task.check_plan(with_overrides(plan, config))
+    _check_plan(task, with_overrides(plan, config), config)
     draft.warnings = tuple(check_schedule(draft))
     if draft.settings.lr_find:
         check_can_find(draft)
     return draft
+
+
+def _check_plan(task: Any, plan: Plan, config: Config) -> None:
+    if not lacking(task, ChecksPlan):
+        with asked(f"task {config['task.use']}", "check the plan"):
+            task.check_plan(plan)
 
 
 def restore_draft(
@@ -220,7 +225,7 @@ def _situation(
         has_quality=getattr(splits.train, "quality", None) is not None,
         has_augmenter=bool(config.listed("augmenter")),
         folds=Fold.of(config["fold"]).count if config.get("fold") is not None else config.get("folds"),
-        defaults={key: value.value for key, value in layer_of(task.defaults, "task").items()},
+        defaults={key: value.value for key, value in fitting(layer_of(task.defaults, "task"), config).items()},
         techniques=offered(task, is_built=task_part.component.is_live),
     )
 

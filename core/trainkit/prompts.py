@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from .contracts import Answers, Dataset, Prompts
 from .errors import DataError, UsageError
@@ -75,12 +76,13 @@ def _is_typed(given: Given) -> bool:
     return not is_there(given)
 
 
-def _part(task: Answers, are_texts: bool, group: Sequence[Given], report: Reporter) -> Dataset:
+def _part(task: Any, are_texts: bool, group: Sequence[Given], report: Reporter) -> Dataset:
     if not are_texts:
-        return task.inputs([Path(given) for given in group])
-    assert isinstance(task, Prompts)
+        files: Dataset = task.inputs([Path(given) for given in group])
+        return files
     texts = [text for given in group for text in (_lines(report) if given == STANDARD_INPUT else [str(given)])]
-    return task.prompts(texts)
+    asked: Dataset = task.prompts(texts)
+    return asked
 
 
 def _lines(report: Reporter) -> list[str]:

@@ -10,6 +10,7 @@ import trainkit
 from trainkit.api import start
 from trainkit.rundir import rows
 from trainkit.testing import tiny
+from trainkit.testing.resuming import assert_resumes
 from trainkit.testing.tiny import VOCABULARY, tiny_request
 
 SMOOTHING = 0.1
@@ -44,6 +45,17 @@ def test_the_plain_likelihood_is_logged_beside_the_smoothed_loss_and_decides(tmp
         assert row["val/perplexity"] == pytest.approx(math.exp(row["val/loss/nll"]), rel=1e-6)
         assert row["val/perplexity/bits"] == pytest.approx(row["val/loss/nll"] / math.log(2), rel=1e-6)
     assert done.summary["best"] == min(row["val/loss/nll"] for row in val) < floor / 2
+
+
+def test_smoothing_fades_and_a_resumed_run_goes_on_where_it_was(tmp_path):
+    settings = {"loss.label_smoothing": SMOOTHING, "loss.until": 0.5, "loop.log_every_steps": 1}
+    # 30 steps in all: stopped while it fades and after.
+    straight = assert_resumes(tmp_path, list, [7, 20], settings, loss="cross-entropy")
+    logged = [row for row in rows(straight / "metrics.jsonl") if "train/loss" in row]
+    apart = [row["train/loss"] - row["train/loss/nll"] for row in logged]
+    assert len(apart) == 30
+    assert all(apart[:15])
+    assert not any(apart[15:])
 
 
 def test_early_stopping_hears_the_plain_likelihood(tmp_path):

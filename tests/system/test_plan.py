@@ -222,3 +222,17 @@ def test_help_fits_a_narrow_terminal_and_begins_with_examples(cli, monkeypatch, 
     assert max(map(len, done.out.splitlines())) <= 80
     assert f"  {' '.join(['trainkit', *command])} " in done.out.partition("Options:")[0].partition("\n")[2]
     assert cli(*command, "-h").out == done.out
+
+
+@pytest.mark.parametrize("strategy", ["baseline", "phase1", "phase2", "phase3", "phase4"])
+def test_a_rate_that_a_task_proposes_for_its_optimizer_is_not_anothers(cli, strategy):
+    asked = ("plan", "--task", "seq2seq", "--set", "task.size=micro", "--strategy", strategy)
+    assert cli(*asked, "--why", "optimizer.use").out.startswith(
+        f'optimizer.use = "adafactor" from strategy {strategy}: the task\'s own choice'
+    )
+    own, usual = (
+        float(cli(*asked, *named, "--why", "optimizer.lr").out.split()[2]) for named in ((), ("--optimizer", "adamw"))
+    )
+    assert own == pytest.approx(50 * usual)
+    again = cli(*asked, "--optimizer", "adafactor", "--why", "optimizer.lr").out
+    assert float(again.split()[2]) == own

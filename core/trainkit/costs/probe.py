@@ -7,7 +7,7 @@ import fnmatch
 import statistics
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 
@@ -16,11 +16,11 @@ from trainkit.contracts import AsTrained
 from trainkit.data import EpochBatches, alike, draw, select
 from trainkit.evaluation import Interrupted, evaluation_mode, look_at, metric_rows
 from trainkit.record import LossPairs
+from trainkit.tasks import lacking
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from trainkit.contracts import Task
     from trainkit.live import Run
     from trainkit.stages import PlannedStage
 
@@ -63,7 +63,7 @@ def estimate(run: Run, left: Ahead, steps: float) -> None:
             sample = sample_seconds(run)
             is_cheap = time.perf_counter() - began < worth
             extra = rehearsal_seconds(run) if is_cheap else 0.0
-            run.forecast.expect(relative, sample, extra, is_as_trained=isinstance(run.task, AsTrained))
+            run.forecast.expect(relative, sample, extra, is_as_trained=not lacking(run.task, AsTrained))
     run.forecast.is_estimated = True
     run.forecast.paused(time.perf_counter() - started)
 
@@ -98,9 +98,9 @@ def rehearsal_seconds(run: Run) -> float:
     return time.perf_counter() - started
 
 
-def as_trained(task: Task) -> AbstractContextManager[None]:
+def as_trained(task: Any) -> AbstractContextManager[None]:
     """Return what lets a task generate as much as it will when it has learned, where it can."""
-    return task.as_trained() if isinstance(task, AsTrained) else contextlib.nullcontext()
+    return contextlib.nullcontext() if lacking(task, AsTrained) else task.as_trained()
 
 
 def relative_costs(run: Run, steps: float) -> list[float]:

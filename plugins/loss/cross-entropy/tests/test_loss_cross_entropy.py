@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 from trainkit.testing import LossConformance
-from trainkit_loss_cross_entropy.cross_entropy import CrossEntropy, cross_entropy
+from trainkit_loss_cross_entropy.cross_entropy import CrossEntropy, cross_entropy, smoothing_at
 
 
 class TestCrossEntropy(LossConformance):
@@ -14,6 +14,17 @@ class TestCrossEntropy(LossConformance):
 class TestCrossEntropySmoothed(LossConformance):
     component = "cross-entropy"
     options = {"label_smoothing": 0.1}
+
+
+class TestCrossEntropyFading(LossConformance):
+    component = "cross-entropy"
+    options = {"label_smoothing": 0.1, "until": 0.5}
+
+
+def test_smoothing_stays_or_falls_in_a_line():
+    assert [smoothing_at(progress, 0.1, None) for progress in (0, 0.5, 1)] == [0.1, 0.1, 0.1]
+    found = [smoothing_at(progress, 0.1, 0.5) for progress in (0, 0.125, 0.25, 0.5, 0.75, 1)]
+    assert found == pytest.approx([0.1, 0.075, 0.05, 0, 0, 0])
 
 
 def test_published_value_of_smoothing():

@@ -26,3 +26,12 @@ def test_cpu_limit_shortens_the_training_and_says_so():
     assert "1,880" in plan.notes[0]
     assert "--set strategy.cpu_steps=none" in plan.notes[0]
     assert baseline_plan(Situation(train_samples=1500), cpu_steps=None).stages[0].epochs == 20
+
+
+def test_takes_the_optimizer_and_the_rate_that_the_task_proposes():
+    usual = baseline_plan(Situation(train_samples=100)).settings
+    assert (usual["optimizer.use"].value, usual["optimizer.lr"].value) == ("adamw", 1e-3)
+    own = Situation(train_samples=100, defaults={"optimizer.use": "adafactor", "optimizer.lr": 0.05})
+    assert baseline_plan(own).settings["optimizer.use"].value == "adafactor"
+    assert baseline_plan(own).settings["optimizer.lr"].value == 0.05
+    assert baseline_plan(own, lr=2e-4).settings["optimizer.lr"].value == 2e-4

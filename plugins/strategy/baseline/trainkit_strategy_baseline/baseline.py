@@ -6,14 +6,14 @@ import functools
 
 from pydantic import PositiveFloat, PositiveInt
 from trainkit import Plan, Setting, Situation, Stage
-from trainkit.budget import within_cpu_steps
+from trainkit.budget import optimizer_of, usual_rate, within_cpu_steps
 
 
 def baseline_plan(
     situation: Situation,
     epochs: int = 20,
     batch_size: int = 16,
-    lr: float = 1e-3,
+    lr: float | None = None,
     weight_decay: float = 1e-2,
     cpu_steps: int | None = 600,
 ) -> Plan:
@@ -25,9 +25,9 @@ def baseline_plan(
         "loop.variants": Setting(value=1, reason="an epoch draws each sample once"),
         "augmenter": Setting(value=[], reason="the baseline does not augment"),
         "loop.clip": Setting(value=1.0, reason="guards against the rare large gradient"),
-        "optimizer.use": Setting(value="adamw", reason="the usual first choice"),
-        "optimizer.lr": Setting(value=lr, reason="AdamW's usual rate for small models"),
-        "optimizer.weight_decay": Setting(value=weight_decay, reason="AdamW's usual decay"),
+        "optimizer.use": optimizer_of(situation),
+        "optimizer.lr": usual_rate(situation, lr, "a usual rate for small models, or the task's own"),
+        "optimizer.weight_decay": Setting(value=weight_decay, reason="a usual decay"),
         "scheduler.use": Setting(value="cosine", reason="needs no tuning when the length is known"),
         "scheduler.warmup": Setting(value=0.1, reason="the first tenth of the steps lets the moments settle"),
         "scheduler.floor": Setting(value=0.01, reason="the last steps still move a little"),
@@ -45,8 +45,8 @@ class Baseline:
     Args:
         epochs: length of the training.
         batch_size: samples of a batch.
-        lr: peak learning rate.
-        weight_decay: decay of AdamW.
+        lr: peak learning rate; if not set the one that the task proposes, or else 1e-3.
+        weight_decay: decay of the weights.
         cpu_steps: most optimizer steps on a machine without an accelerator, no fewer than one epoch; none for no limit.
     """
 
@@ -56,7 +56,7 @@ class Baseline:
         self,
         epochs: PositiveInt = 20,
         batch_size: PositiveInt = 16,
-        lr: PositiveFloat = 1e-3,
+        lr: PositiveFloat | None = None,
         weight_decay: PositiveFloat = 1e-2,
         cpu_steps: PositiveInt | None = 600,
     ) -> None:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from pydantic import PositiveFloat, PositiveInt
 from trainkit import Plan, Setting, Situation, Stage
-from trainkit.budget import Budget, batch_size_of, rate_of, within_cpu_steps
+from trainkit.budget import Budget, batch_size_of, optimizer_of, rate_of, within_cpu_steps
 from trainkit.techniques import Want, left_out, own_strength, settings_for, usable
 
 BATCH_SIZE, LR = 8, 1e-4
@@ -58,7 +58,7 @@ def phase1_plan(
         "loop.batch_size": Setting(value=batch, reason="small batches give many updates from few samples"),
         "loop.variants": Setting(value=budget.variants, reason=f"each of {samples:,} samples is seen {seen}"),
         "loop.clip": Setting(value=1.0, reason="gradients of small batches vary much"),
-        "optimizer.use": Setting(value="adamw", reason="the usual first choice"),
+        "optimizer.use": optimizer_of(situation),
         "optimizer.lr": rate_of(
             situation, lr, LR, budget, "a careful rate: small batches and few samples overfit quickly"
         ),

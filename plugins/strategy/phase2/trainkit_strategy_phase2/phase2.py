@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt
 from trainkit import Plan, Selection, Setting, Situation, Stage
-from trainkit.budget import Budget, Short, batch_size_of, within_cpu_steps
+from trainkit.budget import Budget, Short, batch_size_of, optimizer_of, usual_rate, within_cpu_steps
 from trainkit.techniques import Want, left_out, own_strength, settings_for, usable
 
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -72,7 +72,7 @@ def phase2_plan(
     lr_factors: tuple[float, float, float] = (1.0, 0.5, 0.1),
     batch_size: int | None = None,
     variants: int = 10,
-    lr: float = 1e-3,
+    lr: float | None = None,
     weight_decay: float = 1e-3,
     patience: int = 12,
     cpu_steps: int | None = 600,
@@ -91,7 +91,7 @@ def phase2_plan(
     lr_reason = "the rate of the first stage, which later stages start from"
     if budget.is_short:
         batch, batch_reason = short.batch_size, "a short run needs many steps more than steady ones"
-        clip_reason, lr_reason = "gradients of small batches vary much", "a usual rate of AdamW, one for all stages"
+        clip_reason, lr_reason = "gradients of small batches vary much", "a usual rate, one for all stages"
     drawn = budget.variants
     seen = "as it is, once an epoch" if drawn == 1 else f"in {drawn} variants an epoch"
     callbacks = ["tensorboard", "early-stopping"]
@@ -99,8 +99,8 @@ def phase2_plan(
         "loop.batch_size": Setting(value=batch, reason=batch_reason),
         "loop.variants": Setting(value=drawn, reason=f"each of {samples:,} samples is seen {seen}"),
         "loop.clip": Setting(value=1.0, reason=clip_reason),
-        "optimizer.use": Setting(value="adamw", reason="the usual first choice"),
-        "optimizer.lr": Setting(value=lr, reason=lr_reason),
+        "optimizer.use": optimizer_of(situation),
+        "optimizer.lr": usual_rate(situation, lr, lr_reason),
         "optimizer.weight_decay": Setting(value=weight_decay, reason="more than phase 1 has, which augments more"),
         **_schedule(budget),
         "callback.early-stopping.scope": Setting(value="stage", reason="a stage that stagnates gives way to the next"),
@@ -167,7 +167,7 @@ class Phase2:
         batch_size: samples of a batch; 16 for a task that usually takes 16, in proportion for others, and half of it in
             a run that cpu_steps shortens.
         variants: how often an epoch draws each sample; all but the first are augmented. Once where nothing augments.
-        lr: peak learning rate of the first stage.
+        lr: peak learning rate of the first stage; if not set the one that the task proposes, or else 1e-3.
         weight_decay: decay of AdamW.
         patience: evaluations without improvement that end a stage.
         cpu_steps: most optimizer steps on a machine without an accelerator: epochs shrink first, in proportion, then
@@ -187,7 +187,7 @@ class Phase2:
         lr_factors: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 0.5, 0.1),
         batch_size: PositiveInt | None = None,
         variants: PositiveInt = 10,
-        lr: PositiveFloat = 1e-3,
+        lr: PositiveFloat | None = None,
         weight_decay: PositiveFloat = 1e-3,
         patience: PositiveInt = 12,
         cpu_steps: PositiveInt | None = 600,

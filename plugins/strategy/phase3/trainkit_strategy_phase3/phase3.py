@@ -14,6 +14,7 @@ from trainkit.budget import (
     devices_settings,
     precision_notes,
     precision_settings,
+    optimizer_of,
     rate_of,
     within_cpu_steps,
 )
@@ -63,7 +64,7 @@ def phase3_plan(
         "loop.batch_size": Setting(value=batch, reason="enough samples for large batches, which a GPU is made for"),
         "loop.variants": Setting(value=1, reason="there are samples enough: each is augmented anew in each epoch"),
         "loop.clip": Setting(value=1.0, reason="guards against the rare large gradient"),
-        "optimizer.use": Setting(value="adamw", reason="the usual first choice"),
+        "optimizer.use": optimizer_of(situation),
         "optimizer.lr": rate_of(situation, lr, LR, budget, "many steps: a careful rate reaches further"),
         "optimizer.weight_decay": Setting(value=weight_decay, reason="AdamW's usual decay"),
         "scheduler.use": Setting(value="cosine", reason="needs no tuning when the length is known"),

@@ -72,12 +72,15 @@ def test_it_proposes_the_techniques_with_their_schedules():
     defaults = recipes().defaults
     by_name = {one["use"] if isinstance(one, dict) else one: one for one in defaults["callback"]}
     assert set(by_name) == {"sample-outputs", "quality-threshold", "curriculum", "gradient-noise"}
-    assert defaults["loss.label_smoothing"] == 0.1
+    assert (defaults["loss.label_smoothing"], defaults["loss.until"]) == (0.1, 0.5)
     bars = built("callback", "quality-threshold")
     curriculum = built("callback", by_name["curriculum"])
     epochs = [Epoch(number, 6 - number) for number in range(6)]
     assert [bars.bar(epoch) for epoch in epochs] == pytest.approx([0.5, 0.55, 0.6, 0.65, 0.7, 0.75])
     assert [curriculum.bar(epoch) for epoch in epochs] == [1, 1, 2, 2, float("inf"), float("inf")]
+    # In a long run the stages are as many epochs long as in one of six; a short one still comes to all recipes.
+    assert [curriculum.bar(Epoch(number, 60 - number)) for number in (1, 3, 4)] == [1, 2, float("inf")]
+    assert [curriculum.bar(Epoch(number, 3 - number)) for number in range(3)] == [1, 2, float("inf")]
     assert built("callback", "gradient-noise").eta == 0.3
 
 

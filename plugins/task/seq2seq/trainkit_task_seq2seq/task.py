@@ -49,6 +49,9 @@ CHUNK = 256
 LARGE = 1 << 20
 MOST_COUNTED = 100_000
 AskedIn = Literal["first", "all"]
+# The sizes of T5's first weights lie two orders of magnitude apart: steps have to be shares of them.
+FROM_NOTHING = {"optimizer.use": "adafactor", "optimizer.lr": 0.05}
+LEARNED_BEFORE = {"optimizer.lr": 1e-4}
 Share = Annotated[float, Field(ge=0, lt=1)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 VocabSize = Annotated[int, Field(ge=300)]
@@ -176,8 +179,7 @@ class Seq2SeqTask:
             "augmenter": [],
             "callback": ["sample-outputs"],
             "evaluate.monitor": "val/loss",
-            # Weights that were learned before move less.
-            "optimizer.lr": 1e-3 if self.origin.model is None else 1e-4,
+            **(FROM_NOTHING if self.origin.model is None else LEARNED_BEFORE),
         }
 
     @property
