@@ -1,4 +1,4 @@
-"""What is chosen for the user: the strategy by the number of samples, the optimizer of the task, a fitting scheduler."""
+"""What is chosen for the user: the strategy by the number of samples, what of a task's proposals fits, a scheduler."""
 
 from __future__ import annotations
 

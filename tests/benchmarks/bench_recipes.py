@@ -3,9 +3,9 @@
 A T5 built from a named size learns recipes with all improvements, with none, and with each alone, for the same seconds
 of the process's time. `on` trains first, for its epochs; what it took is what all others of its seed may take, and
 their schedules end there: a step's cost is measured before. All see the same data, tokenizer and batches, each
-schedule has the rate that is best for it, and all are judged by the plain perplexity of the same validation split, asked
-in the first format. Without a technique stands what `trainkit ablate` puts in its place: a constant rate, samples as they
-are, plain cross-entropy.
+schedule has the rate that is best for it, and all are judged by the plain perplexity of the same validation split,
+asked in the first format. Without a technique stands what `trainkit ablate` puts in its place: a constant rate, samples
+as they are, plain cross-entropy.
 
 Of the ten, three change no weight here and are not measured: the validation split and its figures, the metrics of
 recipes, and LoRA, which is for weights that were learned before; these are random.

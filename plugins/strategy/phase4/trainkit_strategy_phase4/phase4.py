@@ -12,9 +12,9 @@ from trainkit.budget import (
     Budget,
     batch_size_of,
     devices_settings,
+    optimizer_of,
     precision_notes,
     precision_settings,
-    optimizer_of,
     rate_of,
     within_cpu_steps,
 )
