@@ -10,8 +10,9 @@ from pydantic import Field
 from trainkit import UsageError
 from trainkit.contracts import Sample
 from trainkit.nested import built
+from trainkit.templates import checked
 
-from .wording import TEMPLATES, TEXT, TIPS, checked, in_template, paraphrased, with_tip
+from .wording import TEMPLATES, TIPS, in_template, paraphrased, with_tip
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Templates = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -46,13 +47,7 @@ class RecipeText:
         target: bool = False,
         judge: str = "recipe-quality",
     ) -> None:
-        try:
-            self.templates = checked(templates)
-        except ValueError as error:
-            raise UsageError(
-                f"augmenter.recipe-text.templates: {str(error)!r} does not hold {TEXT} once",
-                do=f"write it once, as 'Recipe for: {TEXT}'",
-            ) from None
+        self.templates = checked(templates, "augmenter.recipe-text.templates")
         self.probability, self.tip, self.target = probability, tip, target
         self.reads = frozenset({"input", "target"} if target else {"input"})
         self._judge: Any = built("metric", judge) if target else None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
-TEXT = "{text}"
+from trainkit.templates import rendered, stripped
+
 TEMPLATES = (
     "Create a recipe: {text}",
     "Generate a detailed recipe: {text}",
@@ -43,28 +44,9 @@ _ORDER = re.compile(
 )
 
 
-def stripped(text: str, templates: Iterable[str] = TEMPLATES) -> str:
-    """Return a text without the templates it is in, lest prompts nest."""
-    sides = [template.split(TEXT) for template in templates if template != TEXT]
-    while True:
-        inner = next(
-            (
-                text[len(before) : len(text) - len(after)].strip()
-                for before, after in sides
-                if len(text) > len(before) + len(after)
-                and text.casefold().startswith(before.casefold())
-                and text.casefold().endswith(after.casefold())
-            ),
-            None,
-        )
-        if not inner:
-            return text
-        text = inner
-
-
-def in_template(text: str, template: str, templates: Iterable[str] = TEMPLATES) -> str:
+def in_template(text: str, template: str, templates: Sequence[str] = TEMPLATES) -> str:
     """Return a text in a template, in place of the one that it is in."""
-    return template.replace(TEXT, stripped(text, templates))
+    return rendered(template, stripped(text, templates))
 
 
 def like(word: str, model: str) -> str:
@@ -101,11 +83,3 @@ def with_tip(text: str, tip: str) -> str:
         return text
     text = text.rstrip()
     return f"{text}\n{tip}" if "\n" in text else f"{text}{'' if text.endswith(('.', '!', '?')) else '.'} {tip}"
-
-
-def checked(templates: Sequence[str]) -> tuple[str, ...]:
-    """Return templates; raise ValueError with the first that does not hold {text} once."""
-    for template in templates:
-        if template.count(TEXT) != 1:
-            raise ValueError(template)
-    return tuple(templates)

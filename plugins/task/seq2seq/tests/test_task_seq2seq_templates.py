@@ -10,8 +10,8 @@ from trainkit.data import BatchMaker, in_order
 from trainkit.errors import UsageError
 from trainkit.folds.subset import Subset
 from trainkit.nested import built
+from trainkit.templates import rendered
 from trainkit_task_seq2seq.task import Seq2SeqTask
-from trainkit_task_seq2seq.templates import rendered
 
 TEMPLATES = ("Date: {text}", "{text}", "Write {text} in digits")
 MICRO = {"size": "micro", "vocab_size": 300, "max_new_tokens": 4, "templates": TEMPLATES}

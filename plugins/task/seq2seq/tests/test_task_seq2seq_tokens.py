@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trainkit.data import BatchMaker
 from trainkit.errors import UsageError
+from trainkit.templates import checked, rendered, stripped
 from trainkit_task_seq2seq import task as tasks
 from trainkit_task_seq2seq.batch import batch_of, shifted_right
 from trainkit_task_seq2seq.cache import MANIFEST, Cache
@@ -19,7 +20,6 @@ from trainkit_task_seq2seq.encoding import Limits, columns, encoded
 from trainkit_task_seq2seq.flat import flat_of, mapped, write
 from trainkit_task_seq2seq.store import Spool
 from trainkit_task_seq2seq.task import Seq2SeqTask
-from trainkit_task_seq2seq.templates import checked, rendered, stripped
 from trainkit_task_seq2seq.tokenizer import Tokens, trained, trained_once
 
 WORDS = ["a cup of sugar", "two cups of flour", "mix sugar and flour", "bake for ten minutes"]

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from trainkit.contracts import Batch, Dataset, Drawn, Sample
+from trainkit.templates import PLAIN, rendered
 
 from .encoding import Encoded, Encodings
 from .flat import Array
-from .templates import PLAIN, rendered
 
 
 @dataclass

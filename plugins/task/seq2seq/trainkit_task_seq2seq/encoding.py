@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import xxhash
+from trainkit.templates import TEXT, rendered
 
 from .cache import Cache
 from .flat import Array, Flat, flat_of, mapped, write
-from .templates import TEXT, rendered
 from .tokenizer import Tokens
 
 AT_ONCE = 1024

@@ -19,6 +19,7 @@ from trainkit import Technique, hookimpl
 from trainkit.contracts import Answer, Batch, Dataset, Inspection, Outputs, Sample, Splits
 from trainkit.errors import DataError, UsageError
 from trainkit.live import Run
+from trainkit.templates import checked, stripped
 
 from .answers import answer_of, answers_of
 from .bag import Bag
@@ -40,7 +41,6 @@ from .records import Found
 from .sizes import SIZES, SizeName
 from .store import Spool, TextSink
 from .techniques import techniques_of_text
-from .templates import checked, stripped
 from .tokenizer import Tokens
 
 EMBEDDED = "embedded sample"
