@@ -116,6 +116,15 @@ def undocumented(tree: ast.Module) -> Findings:
         yield 1, "no module docstring"
 
 
+def asks_class_of_task(tree: ast.Module) -> Findings:
+    """Find isinstance on a task: from Python 3.12 on it is blind to the powers that a derived task has of its base."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and dotted(node.func) == "isinstance":
+            asked = dotted(node.args[0])
+            if asked.rpartition(".")[2].lstrip("_") == "task":
+                yield node.lineno, f"isinstance({asked}, ...); trainkit.tasks.lacking tells"
+
+
 def foreign_packages(tree: ast.Module, allowed: set[str]) -> Findings:
     """Find first-party packages named in an import, at any depth, or in a string, that are not the file's to know."""
     for node in ast.walk(tree):
@@ -180,6 +189,9 @@ EXAMPLES = [
     (side_effects, "TABLE = dict(a=1)", False),
     (undocumented, "import os", True),
     (undocumented, "'''Say.'''\nimport os", False),
+    (asks_class_of_task, "isinstance(run.task, Prompts)", True),
+    (asks_class_of_task, "isinstance(task, Prompts)", True),
+    (asks_class_of_task, "isinstance(model, Module) or lacking(task, Prompts)", False),
     (heavy_in_plugin, "import torch", True),
     (heavy_in_plugin, "from .lion import Lion", True),
     (heavy_in_plugin, "from trainkit import SumMetric, hookimpl", True),
@@ -192,7 +204,7 @@ def test_every_check_finds_what_it_is_for(check: Callable[[ast.Module], Findings
     assert bool(list(check(ast.parse(source)))) is found
 
 
-@pytest.mark.parametrize("check", [dangerous, unfinished, undocumented])
+@pytest.mark.parametrize("check", [dangerous, unfinished, undocumented, asks_class_of_task])
 def test_sources_keep_the_rule(check: Callable[[ast.Module], Findings]) -> None:
     assert sweep(check) == []
 
