@@ -11,7 +11,7 @@ Of the ten, three change no weight here and are not measured: the validation spl
 recipes, and LoRA, which is for weights that were learned before; these are random.
 
     python tests/benchmarks/bench_recipes.py recipes-10k.jsonl.gz --size mini --out table.json
-    python tests/benchmarks/bench_recipes.py recipes-2k.jsonl --size tiny --max-target 64 --seeds 3 --arms on off
+    python tests/benchmarks/bench_recipes.py recipes-10k.jsonl.gz --size tiny --steps 350 --seeds 0 --arms off cosine
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ TECHNIQUES: dict[str, dict[str, Any]] = {
     "quality-threshold": {"quality-threshold": True},
     "formats": {"formats": True},
     "gradient-noise": {"gradient-noise": True},
+}
+# How two of them were before they were changed.
+BEFORE: dict[str, dict[str, Any]] = {
+    "kept-smoothing": {"loss.label_smoothing": 0.1, "loss.until": None},
+    "noise-by-tensor": {"gradient-noise": True, "callback.gradient-noise.scale": "relative"},
 }
 CALLBACKS = ("curriculum", "quality-threshold", "gradient-noise")
 NONE = {
@@ -108,12 +113,14 @@ class Clock:
 
 
 def settings_of(arm: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of an arm: all techniques, none, one, or all but one ('no-NAME')."""
-    names = set(TECHNIQUES) if arm == "on" or arm.startswith("no-") else {arm} - {"off"}
-    names -= {arm.removeprefix("no-")} if arm.startswith("no-") else set()
+    """Return the settings of an arm: all techniques, none, all but one ('no-NAME'), or some ('NAME+NAME')."""
+    if arm == "on" or arm.startswith("no-"):
+        names = set(TECHNIQUES) - {arm.removeprefix("no-")}
+    else:
+        names = set(arm.split("+")) - {"off"}
     chosen: dict[str, Any] = {}
     for name in names:
-        chosen |= TECHNIQUES[name]
+        chosen |= {**TECHNIQUES, **BEFORE}[name]
     off = [f"no:{name}" for name in CALLBACKS if not chosen.pop(name, False)]
     rate = options.peak if chosen.pop("peak", False) else options.rate
     templates = {} if chosen.pop("formats", False) else {"task.templates": FIRST_FORMAT}
@@ -152,7 +159,9 @@ def measured(arm: str, seed: int, budget: float, options: argparse.Namespace) ->
     """Return what an arm comes to; it may take so many seconds, or all that its epochs take where it is infinite."""
     settings = settings_of(arm, seed, options)
     has_curriculum = not any(name == "no:curriculum" for name in settings["callback"])
-    if math.isfinite(budget) and not has_curriculum:
+    if options.steps:
+        settings |= {"loop.max_steps": options.steps, "loop.epochs": options.epochs if has_curriculum else 10_000}
+    elif math.isfinite(budget) and not has_curriculum:
         # A curriculum's stages end by shares of its epochs, which are those of `on`; all others end by steps.
         probe = Clock(measures=False)
         trained({**settings, "loop.max_steps": CALIBRATION}, options.data, probe)
@@ -204,16 +213,18 @@ def main() -> None:
     parser.add_argument("--peak", type=float, default=0.08, help="where it falls as a cosine")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="of each arm, in place of equal time")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", default=["on", "off", *TECHNIQUES])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     rows: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out and options.out.exists() else []
     for seed in options.seeds:
-        for arm in dict.fromkeys(["on", *options.arms]):
+        for arm in options.arms if options.steps else dict.fromkeys(["on", *options.arms]):
             if any(row["arm"] == arm and row["seed"] == seed for row in rows):
                 continue
-            budget = next((row["seconds"] for row in rows if row["arm"] == "on" and row["seed"] == seed), math.inf)
+            ons = (row["seconds"] for row in rows if row["arm"] == "on" and row["seed"] == seed)
+            budget = math.inf if options.steps else next(ons, math.inf)
             rows.append(measured(arm, seed, budget, options))
             print(json.dumps(rows[-1]), flush=True)
             if options.out:
