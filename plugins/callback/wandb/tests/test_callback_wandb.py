@@ -98,7 +98,8 @@ def records(path: Path):
             continue
         _, length, kind = struct.unpack("<IHB", content[place : place + 7])
         parts += content[place + 7 : place + 7 + length]
-        if not kind:
+        if not kind or place + 7 + length > len(content):
+            # What follows is empty, or is being written.
             return
         place += 7 + length
         if kind in (1, 4):
