@@ -1,6 +1,8 @@
-"""Likelihoods of classes and pointers where some are impossible, for losses to share. Pure functions."""
+"""Likelihoods of classes, and of classes and pointers where some are impossible, for losses and metrics to share."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -20,6 +22,35 @@ def slot_weights(labels: Tensor, pad_id: int, pad_weight: float) -> Tensor:
 def widened(logits: Tensor) -> Tensor:
     """Return logits of half precision in float32, others as they are."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def label_costs(logits: Tensor, labels: Tensor, reader: str) -> tuple[Tensor, Tensor]:
+    """Return the plain negative log-likelihood of each label in nats, in float64, and whether it is real.
+
+    Args:
+        logits: [..., V]; half precision is widened to float32.
+        labels: [...] class indices; -100 is not real and costs 0.
+        reader: who wants them, for the message.
+
+    Raises:
+        ValueError: the shapes do not belong together.
+    """
+    if logits.shape[:-1] != labels.shape:
+        raise ValueError(
+            f"logits have the shape {list(logits.shape)}, labels {list(labels.shape)}: "
+            f"{reader} wants logits [..., V] at the positions of the labels"
+        )
+    classes, targets = widened(logits).reshape(-1, logits.shape[-1]), labels.reshape(-1)
+    costs = functional.cross_entropy(classes, targets, ignore_index=IGNORED_LABEL, reduction="none")
+    return costs.double().view_as(labels), labels != IGNORED_LABEL
+
+
+def perplexity_of(nats: float) -> float:
+    """Return exp of the mean negative log-likelihood; infinity where that is beyond what a number can hold."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf
 
 
 def class_losses(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:

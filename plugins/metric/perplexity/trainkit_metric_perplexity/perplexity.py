@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 
 from torch import Tensor
-from torch.nn import functional
 from trainkit import SumMetric
-from trainkit.contracts import IGNORED_LABEL
-from trainkit.likelihood import widened
+from trainkit.likelihood import label_costs, perplexity_of
 
 
 def likelihood_sums(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -18,22 +16,8 @@ def likelihood_sums(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits: [..., V]; half precision is widened to float32.
         labels: [...] class indices; -100 is not real.
     """
-    if logits.shape[:-1] != labels.shape:
-        raise ValueError(
-            f"logits have the shape {list(logits.shape)}, labels {list(labels.shape)}: "
-            "perplexity wants logits [..., V] at the positions of the labels"
-        )
-    classes, targets = widened(logits).reshape(-1, logits.shape[-1]), labels.reshape(-1)
-    costs = functional.cross_entropy(classes, targets, ignore_index=IGNORED_LABEL, reduction="none")
-    return costs.double().sum(), (targets != IGNORED_LABEL).sum()
-
-
-def perplexity_of(nats: float) -> float:
-    """Return exp of the mean negative log-likelihood; infinity where that is beyond what a number can hold."""
-    try:
-        return math.exp(nats)
-    except OverflowError:
-        return math.inf
+    costs, real = label_costs(logits, labels, "perplexity")
+    return costs.sum(), real.sum()
 
 
 class Perplexity(SumMetric):

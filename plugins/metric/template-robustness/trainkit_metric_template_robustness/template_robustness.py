@@ -8,11 +8,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from trainkit import SumMetric
-from trainkit.contracts import IGNORED_LABEL
 from trainkit.errors import printable
-from trainkit.likelihood import widened
+from trainkit.likelihood import label_costs, perplexity_of
 
 NATS, TOKENS, SAMPLES = "nats", "tokens", "samples"
 LONGEST = 60
@@ -27,24 +25,8 @@ def likelihoods(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits: [B, L, V], or [B, V]; half precision is widened to float32.
         labels: [B, L], or [B], class indices; -100 is not real.
     """
-    if logits.shape[:-1] != labels.shape:
-        raise ValueError(
-            f"logits have the shape {list(logits.shape)}, labels {list(labels.shape)}: "
-            "template-robustness wants logits [..., V] at the positions of the labels"
-        )
-    rows, targets = labels.shape[0], labels.reshape(-1)
-    classes = widened(logits).reshape(-1, logits.shape[-1])
-    costs = functional.cross_entropy(classes, targets, ignore_index=IGNORED_LABEL, reduction="none")
-    real = targets != IGNORED_LABEL
-    return costs.double().reshape(rows, -1).sum(1), real.reshape(rows, -1).sum(1)
-
-
-def perplexity_of(nats: float) -> float:
-    """Return exp of the mean negative log-likelihood; infinity where that is beyond what a number can hold."""
-    try:
-        return math.exp(nats)
-    except OverflowError:
-        return math.inf
+    costs, real = label_costs(logits, labels, "template-robustness")
+    return costs.reshape(len(labels), -1).sum(1), real.reshape(len(labels), -1).sum(1)
 
 
 def robustness_of(nats: Collection[float]) -> float:
