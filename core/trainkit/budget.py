@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .config import DEFAULTS
 from .plan import Setting, Situation, Stage, admitted, stage_length
 
 EVALUATIONS_OF_SHORT_RUN = 10
 DRAWS_TO_AUGMENT = 50
 FEW_STEPS, RATE_OF_FEW_STEPS = 5000, 1e-3
-USUAL_OPTIMIZER = "adamw"
 USUAL = {"loop.batch_size": 16, "optimizer.lr": 1e-3}
 
 
@@ -129,28 +129,27 @@ def batch_size_of(situation: Situation, given: int | None, preset: int) -> int:
 
 def optimizer_of(situation: Situation) -> Setting:
     """Return the optimizer that the task proposes, or the usual one."""
-    if (own := situation.defaults.get("optimizer.use", USUAL_OPTIMIZER)) != USUAL_OPTIMIZER:
-        return Setting(value=own, reason="the task's own choice")
-    return Setting(value=USUAL_OPTIMIZER, reason="the usual first choice")
+    usual = DEFAULTS["optimizer.use"]
+    own = situation.defaults.get("optimizer.use", usual)
+    return Setting(value=own, reason="the usual first choice" if own == usual else "the task's own choice")
 
 
-def usual_rate(situation: Situation, given: float | None, reason: str) -> Setting:
-    """Return the peak learning rate: what is given, or the usual one on the scale of the task."""
+def usual_rate(
+    situation: Situation, given: float | None, reason: str, preset: float = USUAL["optimizer.lr"]
+) -> Setting:
+    """Return the peak learning rate: what is given, or a preset's, the usual one, on the scale of the task."""
     if given is not None:
         return Setting(value=given, reason="the rate that was asked for")
-    return Setting(value=scaled(situation, "optimizer.lr", USUAL["optimizer.lr"]), reason=reason)
+    return Setting(value=scaled(situation, "optimizer.lr", preset), reason=reason)
 
 
 def rate_of(situation: Situation, given: float | None, preset: float, budget: Budget, reason: str) -> Setting:
     """Return the peak learning rate: what is given, or the preset's, or a larger one where steps are few [reading]."""
-    if given is not None:
-        return Setting(value=given, reason="the rate that was asked for")
-    large = max(preset, RATE_OF_FEW_STEPS)
-    if budget.steps < FEW_STEPS and large > preset:
+    if budget.steps < FEW_STEPS and preset < RATE_OF_FEW_STEPS:
         instead = f" instead of {budget.full_steps:,}" if budget.is_short else ""
         reason = f"{budget.steps:,} steps{instead}: few steps have to be large ones"
-        preset = large
-    return Setting(value=scaled(situation, "optimizer.lr", preset), reason=reason)
+        preset = RATE_OF_FEW_STEPS
+    return usual_rate(situation, given, reason, preset)
 
 
 def precision_settings(situation: Situation) -> dict[str, Setting]:

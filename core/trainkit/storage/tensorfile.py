@@ -28,6 +28,7 @@ from .together import copy_tensors
 
 ALIASES = "trainkit.aliases"
 MAX_HEADER_BYTES = 16 * 2**20
+MOST_TOLD = 5
 CODES: dict[torch.dtype, str] = {
     torch.float64: "F64",
     torch.complex64: "C64",
@@ -169,22 +170,37 @@ def load_into(path: Path, targets: Mapping[str, Tensor], content: mmap.mmap | No
     copy_tensors(pairs.values())
 
 
-def _check(path: Path, stored: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
+def misfits(
+    stored: Mapping[str, Tensor], targets: Mapping[str, Tensor], form: Callable[[Tensor], str], limit: int
+) -> list[str]:
+    """Return what keeps stored tensors from being copied into others: names that differ, and forms.
+
+    Args:
+        stored: by name.
+        targets: the others, by name.
+        form: what must be the same of two tensors, as text.
+        limit: how many names a line tells.
+    """
     faults = []
     if missing := sorted(targets.keys() - stored.keys()):
-        faults.append(f"missing in the file: {_some(missing)}")
+        faults.append(f"missing in the file: {_some(missing, limit)}")
     if unexpected := sorted(stored.keys() - targets.keys()):
-        faults.append(f"unexpected in the file: {_some(unexpected)}")
+        faults.append(f"unexpected in the file: {_some(unexpected, limit)}")
     unlike = [
-        f"{name} is {_form(stored[name])}, needed {_form(targets[name])}"
+        f"{name} is {form(stored[name])}, needed {form(targets[name])}"
         for name in sorted(stored.keys() & targets.keys())
-        if stored[name].shape != targets[name].shape or stored[name].dtype != targets[name].dtype
+        if form(stored[name]) != form(targets[name])
     ]
     if unlike:
-        faults.append(f"other shapes: {_some(unlike)}")
-    if faults:
+        faults.append(f"other shapes: {_some(unlike, limit)}")
+    return faults
+
+
+def _check(path: Path, stored: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
+    if faults := misfits(stored, targets, _form, MOST_TOLD):
+        fit = sum(name in stored and _form(stored[name]) == _form(target) for name, target in targets.items())
         raise CheckpointError(
-            f"the saved tensors do not fit: {len(stored) - len(unexpected) - len(unlike)} of {len(targets)} do",
+            f"the saved tensors do not fit: {fit} of {len(targets)} do",
             where=str(path),
             why="\n".join(faults),
             do="use the components, options and versions that the checkpoint was written with",
@@ -195,7 +211,7 @@ def _form(tensor: Tensor) -> str:
     return f"{CODES.get(tensor.dtype, str(tensor.dtype))}{list(tensor.shape)}"
 
 
-def _some(items: list[str], limit: int = 5) -> str:
+def _some(items: list[str], limit: int) -> str:
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
     return ", ".join(items[:limit]) + more
 

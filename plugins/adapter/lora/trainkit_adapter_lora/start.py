@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import filecmp
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 WHERE = "adapter.start"
 MAX_CONFIG_BYTES = 2**20
+MOST_TOLD = 3
 A = ".lora_A.weight"
 # What of adapter_config.json says how matrices and layers make outputs; all else must say nothing, or is of no weight.
 FORM = {"r": "r", "alpha": "lora_alpha", "rslora": "use_rslora", "dora": "use_dora"}
@@ -77,19 +78,7 @@ class Start:
 
     def fill(self, weights: Mapping[str, Tensor]) -> None:
         """Write the weights into those of a model; raise UsageError where names or shapes differ."""
-        faults = []
-        if missing := sorted(weights.keys() - self.tensors.keys()):
-            faults.append(f"missing in the file: {_some(missing)}")
-        if unexpected := sorted(self.tensors.keys() - weights.keys()):
-            faults.append(f"unexpected in the file: {_some(unexpected)}")
-        unlike = [
-            f"{name} is {list(self.tensors[name].shape)}, needed {list(weights[name].shape)}"
-            for name in sorted(weights.keys() & self.tensors.keys())
-            if self.tensors[name].shape != weights[name].shape
-        ]
-        if unlike:
-            faults.append(f"other shapes: {_some(unlike)}")
-        if faults:
+        if faults := tensorfile.misfits(self.tensors, weights, lambda tensor: str(list(tensor.shape)), MOST_TOLD):
             raise self.unfit("\n".join(faults))
         with torch.no_grad():
             for name, tensor in weights.items():
@@ -99,11 +88,6 @@ class Start:
         """Return the error for an adapter that is for another kind of model."""
         what = "the adapter to start from does not fit the model"
         return UsageError(what, where=f"{WHERE} = {self.folder}", why=why, do="name one that was trained on this model")
-
-
-def _some(items: list[str], limit: int = 3) -> str:
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
 
 
 def read_start(name: str) -> Start:
@@ -223,14 +207,8 @@ def _same_weights(one: Path, other: Path) -> bool:
     if folders[0].resolve() == folders[1].resolve():
         return True
     mine, theirs = ({path.name: path for path in folder.glob("*.safetensors")} for folder in folders)
-    return bool(mine) and mine.keys() == theirs.keys() and all(_same(mine[name], theirs[name]) for name in mine)
-
-
-def _same(one: Path, other: Path) -> bool:
-    if one.stat().st_size != other.stat().st_size:
-        return False
-    hashes = []
-    for path in (one, other):
-        with path.open("rb") as file:
-            hashes.append(hashlib.file_digest(file, "sha256").digest())
-    return hashes[0] == hashes[1]
+    return (
+        bool(mine)
+        and mine.keys() == theirs.keys()
+        and all(filecmp.cmp(mine[name], theirs[name], shallow=False) for name in mine)
+    )

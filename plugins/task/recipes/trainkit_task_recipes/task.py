@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from trainkit.derived import BaseTask, DerivedTask
 from trainkit.errors import UsageError
 from trainkit.live import Run
 from trainkit.nested import built
+from trainkit_task_seq2seq.baselines import Baseline
 
 from .schema import RecipeSchema
 
-Baseline = Callable[[Batch], Mapping[str, Any]]
 SAMPLE = Path(__file__).parent / "sample" / "recipes.jsonl"
 TEMPLATES = (
     "Create a recipe: {text}",

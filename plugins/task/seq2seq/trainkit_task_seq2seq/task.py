@@ -51,6 +51,7 @@ MOST_COUNTED = 100_000
 AskedIn = Literal["first", "all"]
 # The sizes of T5's first weights lie two orders of magnitude apart: steps have to be shares of them.
 FROM_NOTHING = {"optimizer.use": "adafactor", "optimizer.lr": 0.05}
+# Weights that were learned before move less.
 LEARNED_BEFORE = {"optimizer.lr": 1e-4}
 Share = Annotated[float, Field(ge=0, lt=1)]
 TopP = Annotated[float, Field(gt=0, le=1)]
