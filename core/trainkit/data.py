@@ -222,7 +222,15 @@ def windows(batches: Iterator[dict[str, Any]], accumulate: int) -> Iterator[list
         yield window
 
 
-def in_order(dataset: Dataset, batch_size: int, limit: int | None = None) -> tuple[Tensor, ...]:
-    """Return the indices of evaluation batches: every sample, or the first ones, once, in order, none padded."""
+def evaluation_batches(dataset: Dataset, batch_size: int, limit: int | None = None) -> tuple[Tensor, ...]:
+    """Return the indices of evaluation batches: every sample, or the first ones, once, none padded.
+
+    Where the dataset knows `lengths`, samples of like length are together, the longest first: the memory that an
+    evaluation needs, it needs at its begin. Elsewhere they are in order.
+    """
     length = len(dataset) if limit is None else min(limit, len(dataset))
-    return torch.arange(length).split(batch_size) if length else ()
+    lengths: Sequence[float] | None = getattr(dataset, "lengths", None)
+    order = torch.arange(length)
+    if lengths is not None:
+        order = torch.argsort(torch.as_tensor(lengths[:length]), descending=True, stable=True)
+    return order.split(batch_size) if length else ()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from .contracts import Dataset, Measures
-from .data import BatchMaker, in_order
+from .data import BatchMaker, evaluation_batches
 from .errors import RunFailed, printable
 from .randomness import Purpose, seed_torch
 from .ranks.agreement import agree
@@ -154,7 +154,7 @@ def share_of_batches(run: Run, split: str, dataset: Dataset, limit: int | None) 
     """
     maker = BatchMaker(dataset, run.task.collate)
     size = run.settings.evaluate.batch_size or run.settings.loop.batch_size
-    parts = in_order(dataset, size, limit)
+    parts = evaluation_batches(dataset, size, limit)
     world = run.world if merges(run.metrics) else ALONE
     for begin in range(0, len(parts), world.size):
         agree(run)
@@ -166,10 +166,10 @@ def share_of_batches(run: Run, split: str, dataset: Dataset, limit: int | None) 
 
 
 def batches(run: Run, dataset: Dataset, limit: int | None = None) -> Iterator[Mapping[str, Any]]:
-    """Yield the evaluation batches of a dataset on the run's device: every sample once, none augmented."""
+    """Yield the evaluation batches of a dataset on the run's device: every sample once, like lengths together."""
     maker = BatchMaker(dataset, run.task.collate)
     size = run.settings.evaluate.batch_size or run.settings.loop.batch_size
-    for indices in in_order(dataset, size, limit):
+    for indices in evaluation_batches(dataset, size, limit):
         yield run.engine.place(maker(0, indices))
 
 

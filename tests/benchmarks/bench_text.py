@@ -22,16 +22,17 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from trainkit.compose import compose
 from trainkit.config import layer_of
-from trainkit.data import alike, draw
+from trainkit.data import alike, draw, evaluation_batches
 from trainkit.draft import make_draft
 from trainkit.loop import train
 from trainkit.nested import built
@@ -72,21 +73,21 @@ def bench_tokens(task: Any, train_split: Any, rounds: int) -> None:
 
 
 def bench_padding(task: Any, train_split: Any) -> None:
-    """Print the share of padding with and without batches of like length."""
+    """Print the share of padding with and without batches of like length, in training and evaluation."""
     found = task.corpus.encodings
     columns = [flat.lengths[train_split.rows] for flat in (found.inputs[0], found.targets)]
+    real = sum(int(column.sum()) for column in columns)
+
+    def share(parts: Iterable[Tensor]) -> float:
+        places = sum(len(rows) * int(column[rows.numpy()].max()) for rows in parts for column in columns)
+        return 1 - real / places
+
     for size in (8, 16, 32):
-        shares = []
-        for buckets in (0, BUCKETS):
-            draws = alike(draw(range(len(train_split)), 1, 0, 0), train_split, size, buckets, 0, 0)
-            rows = draws.samples.numpy()
-            real = sum(int(column.sum()) for column in columns)
-            places = 0
-            for first in range(0, len(rows), size):
-                some = rows[first : first + size]
-                places += sum(len(some) * int(column[some].max()) for column in columns)
-            shares.append(1 - real / places)
-        print(f"padding  batches of {size}: {shares[0]:.1%} mixed, {shares[1]:.1%} of like length")
+        drawn = draw(range(len(train_split)), 1, 0, 0)
+        mixed, like = (alike(drawn, train_split, size, buckets, 0, 0).samples.split(size) for buckets in (0, BUCKETS))
+        sorted_ = evaluation_batches(train_split, size)
+        shown = f"{share(mixed):.1%} mixed, {share(like):.1%} of like length, {share(sorted_):.1%} in an evaluation"
+        print(f"padding  batches of {size}: {shown}")
 
 
 @dataclass

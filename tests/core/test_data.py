@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import tensor
 from trainkit import UsageError
-from trainkit.data import BatchMaker, EpochBatches, TensorData, draw, in_order, select, windows
+from trainkit.data import BatchMaker, EpochBatches, TensorData, draw, evaluation_batches, select, windows
 from trainkit.plan import Selection
 from trainkit.randomness import Purpose, mixed, permutation, variant_generator
 from trainkit.testing.tiny import TinyData, TinyTask
@@ -159,6 +159,16 @@ def test_windows_keep_the_short_last_one() -> None:
 
 
 def test_evaluation_sees_every_sample_once() -> None:
-    assert [rows.tolist() for rows in in_order(TinyData(7, 1), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
-    assert [rows.tolist() for rows in in_order(TinyData(7, 1), 3, limit=4)] == [[0, 1, 2], [3]]
-    assert in_order(TinyData(7, 1), 3, limit=0) == ()
+    assert [rows.tolist() for rows in evaluation_batches(TinyData(7, 1), 3)] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [rows.tolist() for rows in evaluation_batches(TinyData(7, 1), 3, limit=4)] == [[0, 1, 2], [3]]
+    assert evaluation_batches(TinyData(7, 1), 3, limit=0) == ()
+
+
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_evaluation_batches_are_of_like_length_the_longest_first(kind) -> None:
+    data = TinyData(7, 1)
+    data.lengths = kind([3, 9, 3, 8, 1, 9, 2])
+    assert [rows.tolist() for rows in evaluation_batches(data, 3)] == [[1, 5, 3], [0, 2, 6], [4]]
+    assert [rows.tolist() for rows in evaluation_batches(data, 3, limit=4)] == [[1, 3, 0], [2]], "of the first ones"
+    data.lengths = None
+    assert [rows.tolist() for rows in evaluation_batches(data, 4)] == [[0, 1, 2, 3], [4, 5, 6]]

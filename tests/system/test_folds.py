@@ -19,11 +19,12 @@ from trainkit.checkpoint import Checkpoints
 from trainkit.contracts import LossOutput, Splits
 from trainkit.draft import make_draft
 from trainkit.errors import CheckpointError, DataError, ExitCode, UsageError
+from trainkit.folds.outoffold import out_of_fold
 from trainkit.folds.plan import plan_folds
 from trainkit.plan import Stage
 from trainkit.rundir import rows
 from trainkit.testing import tiny
-from trainkit.testing.tiny import TinyTask, tiny_request
+from trainkit.testing.tiny import TinyTask, tiny_request, tiny_run
 from trainkit.testing.tinyfiles import write_sequences
 
 if TYPE_CHECKING:
@@ -187,6 +188,17 @@ def test_every_sample_has_one_out_of_fold_row_by_a_model_that_has_not_seen_it(re
         results = json.loads((reference / "folds" / str(number) / "results.json").read_text())
         assert total == pytest.approx(results["results"]["model"]["val/loss"], rel=1e-4)
     assert all(len(row["answer"]["labels"]) == tokens[row["id"]] for row in found)
+
+
+def test_a_row_belongs_to_its_sample_in_whatever_order_samples_are_looked_at():
+    run = tiny_run({"loop.batch_size": 4})
+    dataset = run.splits.val
+    in_order = [json.loads(line) for line in out_of_fold(run, 1, dataset).splitlines()]
+    dataset.lengths = [len(sequence) for sequence in dataset.sequences]
+    assert dataset.lengths != sorted(dataset.lengths, reverse=True)
+    found = [json.loads(line) for line in out_of_fold(run, 1, dataset).splitlines()]
+    assert [row["id"] for row in found] == dataset.ids
+    assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in in_order], rel=1e-5)
 
 
 def test_report_and_card_have_the_table_by_fold(reference):

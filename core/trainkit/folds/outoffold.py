@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from trainkit.answering import answers_of, evaluated, spread
 from trainkit.contracts import SAMPLE_ID, Answers
-from trainkit.data import BatchMaker, in_order
+from trainkit.data import BatchMaker
 from trainkit.evaluation import batches, switch_weights
 from trainkit.randomness import Purpose, seed_torch
 from trainkit.storage import strict_json
@@ -46,21 +48,21 @@ def _losses(run: Run, dataset: Dataset) -> list[float]:
     """Return the loss of each sample: as the loss tells it, else by batches of one."""
     # What is drawn must not depend on when in a run the question comes.
     seed_torch(run.settings.seed, Purpose.EVALUATION, 0)
-    found: list[float] = []
+    found = [float("nan")] * len(dataset)
     for batch in batches(run, dataset):
         loss = run.forward(batch)[1].per_sample
         if loss is None or len(loss) != len(batch[SAMPLE_ID]):
             break
-        found += loss.tolist()
+        for row, value in zip(batch[SAMPLE_ID].tolist(), loss.tolist(), strict=True):
+            found[row] = value
     else:
         return found
     seed_torch(run.settings.seed, Purpose.EVALUATION, 0)
-    found = []
     maker = BatchMaker(dataset, run.task.collate)
-    for row in in_order(dataset, 1):
-        loss_of_one = run.forward(run.engine.place(maker(0, row)))[1]
+    for row in range(len(dataset)):
+        loss_of_one = run.forward(run.engine.place(maker(0, torch.tensor([row]))))[1]
         count = float(loss_of_one.count)
-        found.append(float(loss_of_one.sum) / count if count else float("nan"))
+        found[row] = float(loss_of_one.sum) / count if count else float("nan")
     return found
 
 

@@ -11,7 +11,7 @@ import torch
 import trainkit
 from trainkit import SumMetric
 from trainkit.api import Request
-from trainkit.data import BatchMaker, in_order
+from trainkit.data import BatchMaker, evaluation_batches
 from trainkit.errors import UsageError
 from trainkit.narrowing import Epoch
 from trainkit.nested import built
@@ -131,16 +131,21 @@ def learned():
 
 def test_no_more_recipes_are_written_than_are_judged(learned):
     task, splits, model = learned
-    maker = BatchMaker(splits.train, task.collate)
-    batches = [maker(0, indices) for indices in in_order(splits.train, 2, 6)]
+    maker, measured = BatchMaker(splits.train, task.collate), task.measured(splits.train, 6)
+    batches = [maker(0, indices) for indices in evaluation_batches(measured, 2)]
+    rows = [row for batch in batches for row in batch["sample_id"].tolist()]
+    # Those that are written share batches; in either part the longest come first.
+    by_length = lambda part: sorted(part, key=lambda row: -splits.train.lengths[row])  # noqa: E731
+    assert rows == [*by_length(range(3)), *by_length(range(3, 6))]
+    assert rows != [*range(6)]
     # Whichever batch comes first, and however often.
     for order in (batches, batches[::-1]):
         counts = {}
         for batch in order:
             found = task.predict(model, batch, {})
             assert len(found["texts"]) == len(found["references"]) == len(found["inputs"])
-            counts[int(batch["sample_id"][0])] = len(found["texts"])
-        assert counts == {0: 2, 2: 1, 4: 0}
+            counts[tuple(batch["sample_id"].tolist())] = len(found["texts"])
+        assert [counts[tuple(batch["sample_id"].tolist())] for batch in batches] == [2, 1, 0]
     every = recipes(judged=None)
     every.load_state_dict(task.state_dict())
     assert [len(every.predict(model, batch, {})["texts"]) for batch in batches] == [2, 2, 2]
@@ -151,7 +156,7 @@ def test_no_more_recipes_are_written_than_are_judged(learned):
 def test_baselines_are_judged_by_the_same_recipes_as_the_model(learned):
     task, splits, model = learned
     maker = BatchMaker(splits.train, task.collate)
-    for indices in in_order(splits.train, 2, 6):
+    for indices in evaluation_batches(task.measured(splits.train, 6), 2):
         batch = maker(0, indices)
         written = task.predict(model, batch, {})
         for name in ("copy", "most-frequent"):

@@ -10,13 +10,14 @@ from typing import Any
 from pydantic import PositiveInt
 from torch import nn
 from trainkit import hookimpl
-from trainkit.contracts import SAMPLE_ID, Batch, Outputs
+from trainkit.contracts import SAMPLE_ID, Batch, Dataset, Outputs
 from trainkit.derived import BaseTask, DerivedTask
 from trainkit.errors import UsageError
 from trainkit.live import Run
 from trainkit.nested import built
 from trainkit_task_seq2seq.baselines import Baseline
 
+from .judged import JudgedFirst
 from .schema import RecipeSchema
 
 SAMPLE = Path(__file__).parent / "sample" / "recipes.jsonl"
@@ -95,6 +96,11 @@ class RecipesTask(DerivedTask):
         if hasattr(self.base, "on_run_start"):
             self.base.on_run_start(run)
 
+    def measured(self, dataset: Dataset, count: int) -> Dataset:
+        """Return the first samples of a split as the task below measures them, the judged ones in batches together."""
+        found: Dataset = self.base.measured(dataset, count)
+        return found if self.judged is None else JudgedFirst(found, self.judged)
+
     def predict(self, model: nn.Module, batch: Batch, outputs: Outputs) -> Mapping[str, Any]:
         """Return the recipes that the model writes, with references and inputs: of the first `judged` samples."""
         kept = {name: values[: self._judged_of(batch)] for name, values in batch.items()}
@@ -116,7 +122,7 @@ class RecipesTask(DerivedTask):
         return judged
 
     def _judged_of(self, batch: Batch) -> int:
-        """Return how many samples of a batch are among the judged ones; they come in order."""
+        """Return how many samples of a batch are among the judged ones; these come first."""
         size = len(batch["inputs"])
         if self.judged is None:
             return size

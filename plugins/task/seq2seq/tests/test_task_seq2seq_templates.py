@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from trainkit.data import BatchMaker, in_order
+from trainkit.data import BatchMaker, evaluation_batches
 from trainkit.errors import UsageError
 from trainkit.folds.subset import Subset
 from trainkit.nested import built
@@ -36,7 +36,7 @@ def figures(task, model, dataset, batch_size):
     maker = BatchMaker(dataset, task.collate)
     metrics = [built("metric", name) for name in task.defaults["metric"]]
     with torch.no_grad():
-        for indices in in_order(dataset, batch_size):
+        for indices in evaluation_batches(dataset, batch_size):
             batch = maker(0, indices)
             values = {**batch, **task.forward(model, batch)}
             metrics[0].update(values["logits"], values["labels"])
@@ -113,6 +113,7 @@ def test_samples_of_a_fold_are_asked_in_all(ready):
     samples = samples_of(task.measured(fold, 2))
     assert [sample["template"] for sample in samples] == [template for template in TEMPLATES for _ in range(2)]
     assert {sample["id"] for sample in samples} == {fold.ids[0], fold.ids[1]}
+    assert task.measured(fold, 2).lengths.tolist() == [*fold.lengths[:2]] * len(TEMPLATES)
 
 
 def test_other_data_is_asked_in_all(ready, jsonl):

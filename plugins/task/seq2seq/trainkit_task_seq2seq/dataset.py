@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import numpy as np
 from trainkit.contracts import Batch, Dataset, Drawn, Sample
 from trainkit.templates import PLAIN, rendered
 
@@ -128,6 +129,12 @@ class Asked:
             return self.dataset.__getitems__(indices)
         rows, numbers = [index % self.count for index in indices], [index // self.count for index in indices]
         return cast("Drawn", self.dataset).drawn(rows, numbers)
+
+    @property
+    def lengths(self) -> Array | None:
+        """Return the tokens of each sample in the first template, or None where nothing tells."""
+        found = getattr(self.dataset, "lengths", None)
+        return None if found is None else np.tile(np.asarray(found)[: self.count], self.templates)
 
 
 class Chosen(Sequence[str]):
