@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from .errors import CheckpointError, PluginError
+from .errors import CheckpointError, PluginError, listed
 from .storage.basefolder import hash_of, load_base, recorded_hash, write_base
 from .storage.filesystem import SYSTEM, FileSystem, disk_error
 
@@ -32,7 +32,7 @@ def places_of(model: nn.Module) -> dict[str, Place]:
     if strange := [name for name in names if name not in found]:
         raise PluginError(
             "this model's weights cannot be stored apart from an adapter's",
-            why=f"its state_dict holds what is neither a parameter nor a buffer: {', '.join(strange[:3])}",
+            why=f"its state_dict holds what is neither a parameter nor a buffer: {listed(strange)}",
             do="take an adapter that stores the whole model, as --adapter full",
         )
     return {name: found[name] for name in names}

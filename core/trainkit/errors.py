@@ -246,6 +246,13 @@ def parts_do_not_fit(
     )
 
 
+def listed(items: Iterable[object], most: int = 3) -> str:
+    """Return the first of several items, and how many more there are: 'a, b, c and 4 more'."""
+    texts = [str(item) for item in items]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
 def printable(text: str) -> str:
     """Return the text without control characters, so that data cannot repaint the terminal."""
     if text.isprintable():

@@ -11,7 +11,7 @@ from .answering import answers_of, evaluated, streamed_answer
 from .blame import told
 from .conformity import asked
 from .contracts import Answer, Answers, Dataset, Streams
-from .errors import DataError, UsageError, printable
+from .errors import DataError, UsageError, listed, printable
 from .modelpath import model_path
 from .prompts import Given, check_inputs, dataset_of
 from .reporting.answerfiles import AnswerFiles, empty_folder, numbered_folder, write_new
@@ -156,8 +156,7 @@ def _read(trained: Trained, inputs: Sequence[Given], report: Reporter) -> Datase
     with asked(f"task {trained.name}", "read its inputs"):
         dataset = dataset_of(trained.task, trained.name, inputs, report)
     if len(dataset) == 0:
-        where = ", ".join(map(str, inputs[:3]))
-        raise DataError("there is nothing to answer", where=where, do="name files that the task can read")
+        raise DataError("there is nothing to answer", where=listed(inputs), do="name files that the task can read")
     for warning in getattr(dataset, "warnings", ()):
         report(f"warning: {warning}")
     return dataset

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .contracts import Answers, Dataset, Prompts
-from .errors import DataError, UsageError
+from .errors import DataError, UsageError, listed
 from .measuring import Joined
 from .request import Reporter
 from .tasks import lacking
@@ -50,8 +50,7 @@ def check_inputs(inputs: Sequence[Given]) -> None:
 
 def _refuse_absent(missing: Sequence[Given], why: str = "", do: str = "check the path") -> None:
     if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise DataError("there is no such input", where=", ".join(map(str, missing[:3])) + more, why=why, do=do)
+        raise DataError("there is no such input", where=listed(missing), why=why, do=do)
 
 
 def dataset_of(task: Answers, name: str, inputs: Sequence[Given], report: Reporter) -> Dataset:

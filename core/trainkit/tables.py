@@ -16,14 +16,13 @@ from typing import BinaryIO
 import polars as pl
 
 from .contracts import Finding
-from .errors import DataError
+from .errors import DataError, listed
 
 TEXT_FILES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 FILES = (*TEXT_FILES, ".parquet")
 SEPARATORS = (",", ";", "\t", "|")
 LOOKED_AT = 1 << 16
 BOM = "\ufeff"
-MOST_NAMED = 3
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 MOMENT = re.compile(r"\d{4}[-/]\d{2}[-/]\d{2}.*|\d{9,}")
 
@@ -77,12 +76,6 @@ def read_tables(paths: Sequence[Path]) -> tuple[list[Table], list[Finding]]:
 def is_table(path: Path) -> bool:
     """Return whether a file's name is that of a table."""
     return path.name.lower().endswith(FILES)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def counted(count: int, noun: str) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from .base import FOLDER
 from .conformity import asked
 from .contracts import CheckpointFiles
-from .errors import PluginError, printable
+from .errors import PluginError, listed, printable
 from .ranks.sharding import load_sharded
 from .storage import strict_json
 from .storage.manifest import is_file_name
@@ -47,7 +47,7 @@ def check_whole(run: Run) -> None:
     if lost := [name for name, parameter in run.learnable.items() if parameter.data_ptr() not in held]:
         raise PluginError(
             f"the adapter would lose what it learns: {len(lost)} of {len(run.learnable)} parameters",
-            where=", ".join(lost[:3]),
+            where=listed(lost),
             why="they ask for a gradient, and are not among its `weights`",
             do="correct the adapter's `weights`, or its choice of what learns",
         )

@@ -15,7 +15,7 @@ import torch
 from trainkit.config import Config, Layer, layer_of
 from trainkit.content import content_hashes
 from trainkit.contracts import Dataset, Folds, Splits
-from trainkit.errors import DataError, UsageError
+from trainkit.errors import DataError, UsageError, listed
 from trainkit.randomness import Purpose, mixed
 from trainkit.tasks import lacking
 
@@ -166,10 +166,9 @@ def identity_warning(identical: Sequence[Sequence[str]]) -> list[str]:
     """Return what to say of samples with the same content; nothing where there are none."""
     if not identical:
         return []
-    shown = ", ".join(" = ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "") for names in identical[:SHOWN])
-    more = f", and {len(identical) - SHOWN} more" if len(identical) > SHOWN else ""
+    shown = listed((" = ".join(names[:SHOWN]) + " ..." * (len(names) > SHOWN) for names in identical), SHOWN)
     samples = sum(map(len, identical))
-    return [f"{samples} samples have the content of another one; they are kept in one fold: {shown}{more}"]
+    return [f"{samples} samples have the content of another one; they are kept in one fold: {shown}"]
 
 
 def _keys(pool: Subset) -> list[Any]:
@@ -195,9 +194,9 @@ def owners_of(keys: Sequence[Sequence[Any]]) -> list[int]:
             index = owners[index]
         return index
 
-    for listed in keys:
+    for column in keys:
         first: dict[Any, int] = {}
-        for index, key in enumerate(listed):
+        for index, key in enumerate(column):
             if key is not None:
                 one, other = sorted((root(first.setdefault(key, index)), root(index)))
                 owners[other] = one

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainkit.errors import CheckpointError, RunFailed, printable
+from trainkit.errors import CheckpointError, RunFailed, listed, printable
 
 from . import strict_json
 from .filesystem import SYSTEM, FileSystem, map_file, write_file
@@ -183,16 +183,16 @@ def misfits(
     """
     faults = []
     if missing := sorted(targets.keys() - stored.keys()):
-        faults.append(f"missing in the file: {_some(missing, limit)}")
+        faults.append(f"missing in the file: {listed(missing, limit)}")
     if unexpected := sorted(stored.keys() - targets.keys()):
-        faults.append(f"unexpected in the file: {_some(unexpected, limit)}")
+        faults.append(f"unexpected in the file: {listed(unexpected, limit)}")
     unlike = [
         f"{name} is {form(stored[name])}, needed {form(targets[name])}"
         for name in sorted(stored.keys() & targets.keys())
         if form(stored[name]) != form(targets[name])
     ]
     if unlike:
-        faults.append(f"other shapes: {_some(unlike, limit)}")
+        faults.append(f"other shapes: {listed(unlike, limit)}")
     return faults
 
 
@@ -209,11 +209,6 @@ def _check(path: Path, stored: Mapping[str, Tensor], targets: Mapping[str, Tenso
 
 def _form(tensor: Tensor) -> str:
     return f"{CODES.get(tensor.dtype, str(tensor.dtype))}{list(tensor.shape)}"
-
-
-def _some(items: list[str], limit: int) -> str:
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import nn
 from trainkit import UsageError, hookimpl
+from trainkit.errors import listed
 from trainkit.tomltext import show
 
 from .layer import LoRALinear, scaling_of
@@ -207,7 +208,7 @@ def started_layers(model: nn.Module, start: Start, targets: Sequence[str]) -> di
     """
     layers = linear_layers(model)
     if unknown := [name for name in start.layers if name not in layers]:
-        raise start.unfit(f"the model has no linear layer {', '.join(unknown[:3])}")
+        raise start.unfit(f"the model has no linear layer {listed(unknown)}")
     if targets and set(chosen_layers(model, targets)) != set(start.layers):
         raise differs("targets", list(targets), start.layers, start)
     return {name: layers[name] for name in start.layers}
@@ -216,7 +217,7 @@ def started_layers(model: nn.Module, start: Start, targets: Sequence[str]) -> di
 def differs(option: str, mine: Any, theirs: Any, start: Start) -> UsageError:
     """Return the error for an option that says otherwise than the adapter to start from."""
     if isinstance(theirs, list | tuple):
-        has = ", ".join(theirs[:4]) + (f" and {len(theirs) - 4} more" if len(theirs) > 4 else "") or "nothing"
+        has = listed(theirs, 4) or "nothing"
     else:
         has = show(theirs)
     return UsageError(

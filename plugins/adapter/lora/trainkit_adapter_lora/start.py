@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from trainkit import UsageError
 from trainkit.base import fingerprint_of
-from trainkit.errors import CheckpointError, printable
+from trainkit.errors import CheckpointError, listed, printable
 from trainkit.storage import strict_json, tensorfile
 from trainkit.storage.filesystem import read_file
 from trainkit.storage.manifest import NAME as MANIFEST
@@ -159,7 +159,8 @@ def _fields(folder: Path) -> dict[str, Any]:
     if fields.get("init_lora_weights") not in INITS:
         strange.append("init_lora_weights")
     if strange:
-        why = f"{CONFIG_FILE} has {', '.join(f'{printable(f)} {printable(str(fields[f]))}' for f in strange[:3])}"
+        has = listed(f"{printable(field)} {printable(str(fields[field]))}" for field in strange)
+        why = f"{CONFIG_FILE} has {has}"
         raise refused(folder, why, "merge it by peft, and name the merged model as the task's")
     return fields
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainkit.errors import DataError, printable
+from trainkit.errors import DataError, listed, printable
 
 from .pairs import Pair, Schema, Unusable
 from .reading import Policy, Reading, checked
@@ -21,7 +21,7 @@ def read_inputs(paths: Sequence[Path], schema: Schema, policy: Policy) -> tuple[
         DataError: a path does not exist, holds nothing to answer, or has records that cannot be used, unless the
             policy leaves them out.
     """
-    reading = Reading(schema, policy, ", ".join(map(str, paths[:3])))
+    reading = Reading(schema, policy, listed(paths))
     found: list[tuple[str, str]] = []
     for path in paths:
         if not path.exists():
