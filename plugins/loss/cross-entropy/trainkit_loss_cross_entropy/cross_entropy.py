@@ -5,17 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
 from torch import nn
-from torch.nn import functional
 from trainkit import LossOutput, hookimpl
+from trainkit.contracts import IGNORED_LABEL
+
+from .chunked import likelihoods
 
 if TYPE_CHECKING:
     from torch import Tensor
     from trainkit.live import Run
-
-IGNORED_LABEL = -100
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -30,22 +29,14 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
         label_smoothing: e in [0, 1).
 
     Returns:
-        Two tensors shaped like `labels`.
+        Two tensors shaped like `labels`; the second has no gradient.
 
     Source: Szegedy et al. 2015, arXiv 1512.00567 [paper].
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(f"logits {list(logits.shape)} do not have the shape of labels {list(labels.shape)} + [V]")
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    classes, targets = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
-    if not label_smoothing:
-        likelihood = functional.cross_entropy(classes, targets, reduction="none").view_as(labels)
-        return likelihood, likelihood
-    log_probabilities = classes.log_softmax(-1)
-    likelihood = functional.nll_loss(log_probabilities, targets, reduction="none")
-    spread = -log_probabilities.mean(-1).masked_fill(targets == IGNORED_LABEL, 0.0)
-    return torch.lerp(likelihood, spread, label_smoothing).view_as(labels), likelihood.view_as(labels)
+    losses, likelihood = likelihoods(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), label_smoothing)
+    return losses.view_as(labels), likelihood.view_as(labels)
 
 
 def mean_per_sample(losses: Tensor, labels: Tensor) -> Tensor:
@@ -100,13 +91,10 @@ class CrossEntropy(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> LossOutput:
         """Return the loss of logits [B, ..., V] for labels [B, ...]."""
         smoothing = self._smoothing if self.training else 0.0
-        losses, likelihoods = cross_entropy(logits, labels, smoothing)
+        losses, plain = cross_entropy(logits, labels, smoothing)
         count = (labels != IGNORED_LABEL).sum()
-        total = losses.sum()
-        plain = total if likelihoods is losses else likelihoods.sum()
-        return LossOutput(
-            total, count, parts={"nll": (plain.detach(), count)}, per_sample=partial(mean_per_sample, losses, labels)
-        )
+        parts = {"nll": (plain.sum(), count)}
+        return LossOutput(losses.sum(), count, parts=parts, per_sample=partial(mean_per_sample, losses, labels))
 
     def extra_repr(self) -> str:
         return f"label_smoothing={self.label_smoothing}, until={self.until}"
