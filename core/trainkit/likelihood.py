@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .contracts import IGNORED_LABEL
+from .rowlosses import row_losses
 
 IMPOSSIBLE = -1e4  # the logit of what cannot be; anything beyond half of it counts as that, as bf16 rounds it
 
@@ -40,8 +41,7 @@ def label_costs(logits: Tensor, labels: Tensor, reader: str) -> tuple[Tensor, Te
             f"logits have the shape {list(logits.shape)}, labels {list(labels.shape)}: "
             f"{reader} wants logits [..., V] at the positions of the labels"
         )
-    classes, targets = widened(logits).reshape(-1, logits.shape[-1]), labels.reshape(-1)
-    costs = functional.cross_entropy(classes, targets, ignore_index=IGNORED_LABEL, reduction="none")
+    _, costs = row_losses(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), 0.0)
     return costs.double().view_as(labels), labels != IGNORED_LABEL
 
 

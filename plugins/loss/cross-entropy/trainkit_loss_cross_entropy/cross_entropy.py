@@ -9,8 +9,7 @@ from pydantic import Field
 from torch import nn
 from trainkit import LossOutput, hookimpl
 from trainkit.contracts import IGNORED_LABEL
-
-from .chunked import likelihoods
+from trainkit.rowlosses import row_losses
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +34,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(f"logits {list(logits.shape)} do not have the shape of labels {list(labels.shape)} + [V]")
-    losses, likelihood = likelihoods(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), label_smoothing)
+    losses, likelihood = row_losses(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), label_smoothing)
     return losses.view_as(labels), likelihood.view_as(labels)
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from trainkit.contracts import IGNORED_LABEL
+
+from .contracts import IGNORED_LABEL
 
 # As much as stays in a processor's cache; on an accelerator, as much as keeps it busy.
 CPU_ELEMENTS, ACCELERATOR_ELEMENTS = 2**18, 2**25
 
 
-def likelihoods(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+def row_losses(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
     """Return the smoothed loss and the plain negative log-likelihood of each row [N] in nats; 0 where it is ignored.
 
     The likelihood has no gradient of its own.
@@ -28,7 +29,7 @@ def likelihoods(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tens
 
 
 def plain(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """Return `likelihoods` by PyTorch's own operations, which have gradients of any order and are fast for few."""
+    """Return `row_losses` by PyTorch's own operations, which have gradients of any order and are fast for few."""
     wide = logits.to(_precision(logits))
     if not smoothing:
         losses = functional.cross_entropy(wide, targets, reduction="none")
@@ -40,7 +41,7 @@ def plain(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Te
 
 
 def chunked(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """Return `likelihoods` chunk by chunk.
+    """Return `row_losses` chunk by chunk.
 
     Forward keeps two numbers a row beside the logits, and backward makes the gradient in the precision of the logits:
     PyTorch's way takes three copies of them in float32.
@@ -48,7 +49,7 @@ def chunked(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, 
     Source: to make the gradient of a large vocabulary in chunks is that of Hsu et al. 2024, arXiv 2410.10989; here the
     softmax is computed once more in backward and nothing is kept [ours].
     """
-    losses, likelihood = _Chunked.apply(logits, targets, smoothing)
+    losses, likelihood = _Chunked.apply(logits, targets, smoothing)  # type: ignore[no-untyped-call]
     return losses, likelihood
 
 
